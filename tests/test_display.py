@@ -87,7 +87,7 @@ def test_an_evaluator_has_a_readable_repr(evaluator: Evaluator) -> None:
     assert repr(evaluator) == f"Evaluator('toy' on cpu, stored in {evaluator.store.folder})"
 
 
-def test_coefficients_are_shown_as_people_write_them(sweep: Sweep) -> None:
+def test_coefficients_are_shown_as_short_fractions_or_decimals(sweep: Sweep) -> None:
     coefficients = {"run1": Fraction(1, 3), "run2": Fraction(1, 1000)}
     coefficients["run10"] = Fraction(2, 3) - Fraction(1, 1000)
     soup = soupcore.manual(sweep, coefficients)
@@ -207,7 +207,9 @@ def test_a_frame_is_a_data_frame(results: dict[str, Any]) -> None:
         ("", ""),
     ],
 )
-def test_a_capital_begins_a_text_unless_its_word_has_its_own(text: str, expected: str) -> None:
+def test_texts_begin_with_a_capital_unless_their_first_word_has_one_inside(
+    text: str, expected: str
+) -> None:
     assert capitalised(text) == expected
 
 

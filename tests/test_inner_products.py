@@ -95,7 +95,7 @@ def test_computed_products_are_stored_by_digest_and_not_computed_again(
     assert stored_inner_products(base, [sweep["run10"].checkpoint], store) is None
 
 
-def test_an_optional_checkpoint_is_left_out_where_a_product_with_it_is_missing(
+def test_optional_checkpoints_without_stored_products_are_left_out(
     sweep: Sweep, store: Store
 ) -> None:
     base, one, two, ten = (sweep[n].checkpoint for n in ("base", "run1", "run2", "run10"))

@@ -116,7 +116,7 @@ def test_the_interval_is_walds_with_half_an_example_more_in_each_cell(
 
 
 @given(counts, counts, counts)
-def test_the_other_way_round_is_the_mirror_image(both: int, gained: int, lost: int) -> None:
+def test_swapping_two_points_mirrors_the_difference(both: int, gained: int, lost: int) -> None:
     one, other = scores(both, gained, lost, 1)
     there, back = paired(one, other), paired(other, one)
     assert there.difference == pytest.approx(-back.difference)
@@ -177,7 +177,7 @@ def test_examples_that_neither_defines_make_no_difference() -> None:
         assert found.p_value == plain.p_value
 
 
-def test_the_interval_of_two_means_over_other_examples_is_as_wide_as_the_bootstraps() -> None:
+def test_the_interval_over_different_examples_is_as_wide_as_the_bootstraps() -> None:
     generator = torch.Generator().manual_seed(0)
     shared = torch.rand(400, generator=generator, dtype=torch.float64)
     one = shared + 0.3 * torch.rand(400, generator=generator, dtype=torch.float64)

@@ -150,7 +150,7 @@ def damage_database(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "overwritten", "header", "one page"])
-def test_no_evaluation_is_lost_with_a_damaged_database(filled: Store, how: str) -> None:
+def test_evaluations_survive_a_damaged_database(filled: Store, how: str) -> None:
     filled.close()
     database = filled.folder / "stockpot.sqlite"
     damage_database(database, how)
@@ -497,7 +497,7 @@ def test_importing_in_any_order_gives_the_union(
 # The command line
 
 
-def test_commands_do_what_the_functions_do(
+def test_commands_give_the_results_of_the_functions(
     filled: Store, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def said(*arguments: str, status: int = 0) -> str:

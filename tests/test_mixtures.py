@@ -169,7 +169,7 @@ def test_the_order_of_ingredients_changes_nothing(checkpoint_of: CheckpointOf) -
     assert all(same_weights(r.state_dict(), results[0].state_dict()) for r in results[1:])
 
 
-def test_one_point_has_one_key_however_it_was_made(abc: list[Checkpoint]) -> None:
+def test_equal_points_have_equal_keys(abc: list[Checkpoint]) -> None:
     a, b, c = map(point, abc)
     half = Fraction(1, 2)
     ways = [
@@ -214,12 +214,12 @@ def test_a_coefficient_must_be_finite(abc: list[Checkpoint], coefficient: float)
 
 
 @pytest.mark.parametrize("terms", [[], [0], [0.0, 0], [1, -1], [0.1, 0.2, Fraction(-3, 10)]])
-def test_a_mixture_of_nothing_is_refused(abc: list[Checkpoint], terms: list[float]) -> None:
+def test_a_mixture_without_terms_is_refused(abc: list[Checkpoint], terms: list[float]) -> None:
     with pytest.raises(ValueError, match="at least one non-zero coefficient"):
         Mixture((abc[0], coefficient) for coefficient in terms)
 
 
-def test_a_mean_of_nothing_is_refused() -> None:
+def test_a_mean_of_no_points_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         mean([])
 

@@ -77,7 +77,7 @@ class Tied(nn.Module):
 
 
 @pytest.mark.parametrize("kept", ["embed.weight", "head.weight"])
-def test_of_tensors_that_the_network_ties_one_is_enough(
+def test_one_of_two_tied_tensors_is_enough(
     checkpoint_of: CheckpointOf, store: Store, kept: str
 ) -> None:
     weight = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
@@ -88,7 +88,7 @@ def test_of_tensors_that_the_network_ties_one_is_enough(
     assert Evaluator(task, store, device="cpu").evaluate(point, "val").score == 1
 
 
-def test_of_tensors_that_the_network_does_not_tie_both_are_needed(
+def test_both_tensors_are_needed_if_the_network_does_not_tie_them(
     checkpoint_of: CheckpointOf,
 ) -> None:
     network = {"embed.weight": torch.ones(3, 3), "head.weight": torch.ones(3, 3)}

@@ -24,7 +24,7 @@ LEFTOVER = ".soup.pt.0123456789abcdef.part"
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_a_file_has_its_name_once_it_is_whole(tmp_path: Path, durable: bool) -> None:
+def test_a_new_file_gets_its_name_when_it_is_complete(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"earlier")
     with new_file(path, durable=durable) as file:
@@ -109,7 +109,7 @@ def test_only_files_of_dead_writers_are_removed(tmp_path: Path) -> None:
 # Folders
 
 
-def test_a_folder_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
+def test_a_new_folder_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with new_folder(path) as folder:
         (folder / "inner").write_bytes(b"1")
@@ -119,7 +119,7 @@ def test_a_folder_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_of_two_folders_of_one_name_the_first_stays(tmp_path: Path) -> None:
+def test_the_first_of_two_folders_of_one_name_stays(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with new_folder(path) as slow:
         (slow / "slow").touch()
@@ -163,7 +163,7 @@ def test_files_of_a_live_writer_are_not_removed(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_bytes() == b"whole"
 
 
-def test_a_file_taken_for_a_leftover_before_it_was_locked_is_made_again(
+def test_a_new_file_removed_before_it_was_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = fcntl.flock
@@ -182,7 +182,7 @@ def test_a_file_taken_for_a_leftover_before_it_was_locked_is_made_again(
     assert (tmp_path / "a.txt").read_bytes() == b"whole"
 
 
-def test_without_locks_files_are_written_and_none_is_taken_for_a_leftover(
+def test_files_are_written_and_never_removed_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(descriptor: int, operation: int) -> None:

@@ -113,7 +113,7 @@ def test_pairs_and_the_ensemble_are_shown_once_they_are_stored(
         ({"ab": 0.7, "ac": 0.9, "ad": 0.8, "bc": 0.1, "bd": 0.1, "cd": 0.2}, "", "a", 0.1),
     ],
 )
-def test_the_lines_from_the_best_run_tell_its_basin(
+def test_lines_from_the_best_run_give_its_basin(
     running: Context, barriers: dict[str, float], hub: str, apart: str, lowest: float
 ) -> None:
     one = running.sweep["run1"]

@@ -88,7 +88,7 @@ def test_steps_with_stored_results_are_done_and_the_main_basin_is_averaged(
     assert tuple(found["uniform"].call.arguments["names"]) == (basin if len(basin) > 1 else NAMES)
 
 
-def test_of_many_ingredients_only_the_lines_from_the_best_are_screened(
+def test_only_lines_from_the_best_of_many_ingredients_are_screened(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "_ALL_PAIRS", 2)
@@ -156,7 +156,7 @@ def test_distances_are_a_step_unless_they_would_take_minutes(
     assert "distances" not in by_name(replace(context, sweep=more))
 
 
-def test_the_analysis_leads_to_a_verdict_and_costs_nothing_again(
+def test_the_analysis_gives_a_verdict_and_is_not_computed_again(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[dict[str, Any]] = []

@@ -62,7 +62,7 @@ def outer(
     return steps
 
 
-def test_a_call_shows_one_bar_and_calls_within_it_none(bars: list[Any]) -> None:
+def test_only_the_outermost_call_shows_a_bar(bars: list[Any]) -> None:
     assert outer(2) == 2
     assert bars == [("Outer", [0.5, 1.0])]
 
@@ -75,14 +75,14 @@ def test_a_bar_is_switched_off(bars: list[Any], options: dict[str, Any]) -> None
     assert bars == []
 
 
-def test_the_callback_of_the_caller_is_called_instead(bars: list[Any]) -> None:
+def test_a_callback_replaces_the_bar(bars: list[Any]) -> None:
     seen = []
     outer(2, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
     assert bars == []
 
 
-def test_a_call_that_failed_leaves_the_next_one_its_bar(bars: list[Any]) -> None:
+def test_a_call_after_a_failed_call_shows_a_bar(bars: list[Any]) -> None:
     with pytest.raises(ValueError, match="failed"):
         outer(1, fails=True)
     outer(1)
@@ -103,7 +103,7 @@ def test_every_long_call_can_show_a_bar(name: str) -> None:
     assert hasattr(LONG[name], "__wrapped__")
 
 
-def test_the_table_above_has_the_calls_that_take_long() -> None:
+def test_the_tested_calls_include_those_that_take_long() -> None:
     assert {"barriers", "plane", "geometry", "linear_path", "greedy", "learned"} <= {*LONG}
     assert {"curve", "shapley_values", "Evaluator.evaluate_all", "Sweep.from_folder"} <= {*LONG}
 
@@ -155,7 +155,7 @@ def test_without_tqdm_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         on_progress(1, 2)
 
 
-def test_the_bar_is_tqdms(
+def test_the_bar_is_from_tqdm(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tqdm")

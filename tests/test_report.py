@@ -308,7 +308,7 @@ def test_the_evidence_may_be_about_another_soup(filled: Filled) -> None:
         report.report(context, "gone")
 
 
-def test_names_of_others_are_text(
+def test_markup_in_names_is_escaped(
     sweep: Sweep, splits: dict[str, Split], store: Store, small_plotly: None
 ) -> None:
     names = [f"{name} {MARKUP}" for name in NAMES]

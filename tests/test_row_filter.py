@@ -157,7 +157,7 @@ def test_limits_are_conditions_of_the_filter(text: str, changes: dict[str, Any],
     st.floats(-1e4, 1e4),
     st.floats(0, 1e4),
 )
-def test_limits_let_the_same_rows_pass_as_their_numbers(
+def test_limits_select_the_same_rows_as_their_numbers(
     text: str, column: str, low: float, width: float
 ) -> None:
     before = with_limits(text, {column: None}, TABLE)

@@ -24,7 +24,7 @@ SOURCES = [
         r"^\s*(import|from) (pickle|_pickle|dill|cloudpickle|marshal|shelve)\b",
     ],
 )
-def test_nothing_in_the_program_can_execute_a_checkpoint(pattern: str) -> None:
+def test_no_source_file_can_execute_a_checkpoint(pattern: str) -> None:
     lines = [
         f"{path.relative_to(PROJECT)}: {line.strip()}"
         for path in SOURCES

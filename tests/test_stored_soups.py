@@ -124,7 +124,7 @@ def test_soups_of_soups_of_soups_are_ends_and_ingredients_and_files(
     assert list(found["shapley"]) == ["one", "two"]
 
 
-def test_by_hand_with_a_soup_and_what_is_added_to_it_later(asked: Asked, build: Build) -> None:
+def test_manual_soups_contain_soups_and_get_scores_later(asked: Asked, build: Build) -> None:
     warm, request = asked
     first = build("uniform", ["run1", "run2"])
     told: dict[str, Any] = {"coefficients": {NAME: "3/4", "run10": "1/4"}, "soups": {NAME: first}}

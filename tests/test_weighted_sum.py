@@ -22,7 +22,7 @@ def weighted_sum(
 
 @pytest.mark.parametrize("accumulate", WIDE, ids=str)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_equal_terms_average_to_the_same_bits_zeros_of_either_sign_too(
+def test_equal_terms_and_zeros_of_either_sign_average_to_the_same_bits(
     dtype: torch.dtype, accumulate: torch.dtype
 ) -> None:
     signs = torch.tensor([0.0, -0.0]).to(dtype)
@@ -39,7 +39,7 @@ def test_equal_terms_average_to_the_same_bits_zeros_of_either_sign_too(
     [[Fraction(1, 4)] * 4, [Fraction(1, 3), Fraction(-2, 7), Fraction(5), Fraction("0.3")]],
     ids=["mean", "any"],
 )
-def test_how_a_tensor_is_cut_does_not_change_its_bits(
+def test_chunk_sizes_do_not_change_the_weighted_sum(
     dtype: torch.dtype, accumulate: torch.dtype, coefficients: list[Fraction]
 ) -> None:
     n = 1111
@@ -74,7 +74,7 @@ def test_float32_sums_of_fine_tuned_weights_are_almost_exact() -> None:
     torch.testing.assert_close(found, exact.float(), rtol=1.2e-7, atol=1e-9)
 
 
-def test_a_term_too_few_or_too_many_is_refused() -> None:
+def test_a_wrong_number_of_terms_is_refused() -> None:
     tensors = [torch.ones(2)] * 3
     for k in (2, 4):
         with pytest.raises(ValueError, match="zip"):

@@ -64,7 +64,7 @@ def test_sampled_values_sum_to_the_same_and_come_close_to_the_exact_ones(
         assert abs(found[name].value - exact[name].value) <= 4 * found[name].standard_error + 1e-9
 
 
-def test_without_a_base_a_soup_of_none_is_worth_the_mean_of_the_ingredients_alone(
+def test_attribution_without_a_base_starts_at_the_mean_score_of_the_ingredients(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     alone = Sweep(sweep.folder, sweep.ingredients, None, sweep.fit)

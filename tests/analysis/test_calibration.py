@@ -31,7 +31,7 @@ def test_bins_are_those_of_scikit_learn(n: int, classes: int, seed: int) -> None
     assert found.ece == pytest.approx(np.abs(mean - accuracy).mean())
 
 
-def test_a_network_that_knows_how_sure_it_is_has_next_to_no_error() -> None:
+def test_a_calibrated_network_has_almost_no_calibration_error() -> None:
     logits, targets = sample(20_000, 4, seed=0)
     assert calibration(logits, targets).ece < 0.02
     assert calibration(3 * logits, targets).ece > 0.1
@@ -54,7 +54,7 @@ def test_the_slope_of_the_loss_is_zero_at_the_temperature_found() -> None:
     assert abs(float(slope)) < 1e-6
 
 
-def test_where_every_example_is_right_no_temperature_is_too_low() -> None:
+def test_the_temperature_is_low_if_every_example_is_right() -> None:
     logits = torch.tensor([[5.0, 0.0], [0.0, 5.0]])
     temperature = fit_temperature(logits, targets := torch.tensor([0, 1]))
     assert 0.01 <= temperature < 0.2

@@ -302,7 +302,7 @@ def test_the_greedy_ensemble_follows_recipe_one_on_mean_outputs(
     assert found.chosen_on == same
 
 
-def test_a_greedy_ensemble_of_one_is_that_one_and_of_none_is_refused(
+def test_a_greedy_ensemble_of_one_is_that_ingredient_and_of_none_is_refused(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     alone = evaluator.evaluate(sweep["run1"].mixture, "val")

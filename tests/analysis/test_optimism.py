@@ -69,7 +69,7 @@ def test_undefined_scores_are_refused_or_left_out() -> None:
     assert found.promised == pytest.approx(np.mean(promised))
 
 
-def test_of_candidates_that_score_the_same_the_one_with_the_lower_loss_is_chosen() -> None:
+def test_the_candidate_with_the_lower_loss_is_chosen_among_equal_scores() -> None:
     (worse, scores), n = coins(2, 100), 100
     losses = [torch.full((n,), loss) for loss in (0.0, 3.0, math.nan, 1.0, 1.0)]
     found = cross_fit([worse * 0, scores, scores, scores, scores], losses)
@@ -132,7 +132,7 @@ def test_each_soup_of_a_cross_fit_is_evaluated_once(
     assert cross_fit_greedy(evaluator, points, seed=1) != first
 
 
-def test_a_cross_fit_of_one_gains_nothing_and_can_be_stopped(
+def test_a_cross_fit_of_one_ingredient_has_no_gain_and_can_be_stopped(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     found = cross_fit_greedy(evaluator, {"run1": sweep["run1"].mixture})

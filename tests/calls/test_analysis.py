@@ -112,7 +112,7 @@ def outputs(context: Context, name: str, split: str) -> torch.Tensor:
 STORED = [kind for kind, call in CALLS.items() if issubclass(call, StoredCall)]
 
 
-def test_there_is_a_case_for_each_call(soup: str) -> None:
+def test_each_call_has_a_case(soup: str) -> None:
     assert calls(soup).keys() == set(STORED)
 
 
@@ -227,7 +227,7 @@ def test_undefined_scores_are_reported(
     ],
     ids=lambda call: f"{call.kind} {getattr(call, 'recipe', '')}",
 )
-def test_points_that_an_idle_worker_evaluated_are_not_evaluated_again(
+def test_points_of_an_idle_worker_are_not_evaluated_again(
     running: Context, passes: list[int], call: Call
 ) -> None:
     def report(done: int, total: int, partial: object = None) -> None: ...

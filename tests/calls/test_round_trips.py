@@ -381,7 +381,7 @@ def quietly(done: int, total: int, partial: object = None) -> None:
     assert 0 <= done <= total
 
 
-def test_there_is_a_case_and_a_job_for_each_call(soup: str) -> None:
+def test_each_call_has_a_case_and_a_job(soup: str) -> None:
     assert cases(soup).keys() == ALL.keys() == KINDS.keys() - {OpenSweep.kind}
 
 
@@ -456,7 +456,7 @@ def test_printed_code_has_the_statistics_of_its_context(
         ("weights", {"soup": "0123"}, "lacks form"),
     ],
 )
-def test_a_request_of_another_version_is_refused_in_words(
+def test_a_request_of_another_version_is_refused_with_a_sentence(
     kind: str, request_: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(StockpotError, match=words):

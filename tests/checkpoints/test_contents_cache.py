@@ -62,7 +62,7 @@ def test_a_refusal_is_remembered_under_the_name_by_which_the_file_is_opened(
     assert reads == [path]
 
 
-def test_a_file_that_took_too_long_is_looked_at_again(
+def test_a_file_that_took_too_long_is_read_again(
     tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path / "a.pt", 1)

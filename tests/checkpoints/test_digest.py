@@ -82,13 +82,15 @@ def test_different_weights_have_different_digests(
     assert checkpoint_of(other).digest != checkpoint_of(STATE).digest
 
 
-def test_minus_zero_is_not_zero(checkpoint_of: CheckpointOf) -> None:
+def test_minus_zero_differs_from_zero(checkpoint_of: CheckpointOf) -> None:
     zeros = {"w": torch.zeros(2)}
     assert checkpoint_of({"w": -zeros["w"]}).digest != checkpoint_of(zeros).digest
 
 
 @pytest.mark.parametrize("position", [0, (1 << 20) - 1, 1 << 20, (1 << 21) + 4])
-def test_every_block_of_a_large_tensor_counts(checkpoint_of: CheckpointOf, position: int) -> None:
+def test_every_block_of_a_large_tensor_determines_the_digest(
+    checkpoint_of: CheckpointOf, position: int
+) -> None:
     tensor = torch.zeros((1 << 21) + 5, dtype=torch.int8)
     before = checkpoint_of({"w": tensor}).digest
     tensor[position] = 1
@@ -207,7 +209,7 @@ def test_a_file_with_wrong_checksums_gets_no_digest(
 
 @pytest.mark.parametrize("shape", [(3, 5), (16, 64), (1024, 1024), (300, 7, 3), (1, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2], ids=str)
-def test_a_sample_tells_whether_two_matrices_are_related(
+def test_samples_show_whether_two_matrices_are_related(
     checkpoint_of: CheckpointOf, dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
     one = any_tensor(torch.float32, *shape) * 1e-4

@@ -44,7 +44,7 @@ def test_few_of_many_files_stay_open_and_all_can_be_read(tmp_path: Path, few: in
     assert descriptors(tmp_path) == few
 
 
-def test_nothing_stays_open_for_files_that_are_no_longer_needed(tmp_path: Path) -> None:
+def test_files_that_are_no_longer_needed_are_closed(tmp_path: Path) -> None:
     many = written(tmp_path, 5)
     assert descriptors(tmp_path) == 5
     del many
@@ -79,7 +79,7 @@ def replaced(path: Path) -> None:
         (Path.unlink, "cannot be opened"),
     ],
 )
-def test_another_file_of_the_name_is_not_taken_for_the_one_that_was_opened(
+def test_a_replaced_file_is_not_read_as_the_opened_one(
     tmp_path: Path, few: int, change: object, problem: str
 ) -> None:
     first, *_ = written(tmp_path, 9)
@@ -149,7 +149,7 @@ def test_other_bytes_under_the_old_modification_time_have_another_stamp(tmp_path
 
 @pytest.mark.usefixtures("fixed_times")
 @pytest.mark.parametrize("offset", range(0, 32 << 10, 1001))
-def test_every_byte_of_a_small_file_counts_whatever_its_times(tmp_path: Path, offset: int) -> None:
+def test_every_byte_of_a_small_file_determines_its_stamp(tmp_path: Path, offset: int) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(32 << 10))
     before = stamped(path)
@@ -159,7 +159,7 @@ def test_every_byte_of_a_small_file_counts_whatever_its_times(tmp_path: Path, of
 
 @pytest.mark.usefixtures("fixed_times")
 @pytest.mark.parametrize("size", [(32 << 10) + 1, 100_000, (1 << 20) + 7])
-def test_of_a_large_file_eight_blocks_count_whatever_its_times(tmp_path: Path, size: int) -> None:
+def test_eight_blocks_of_a_large_file_determine_its_stamp(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(size))
     before = stamped(path)

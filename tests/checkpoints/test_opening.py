@@ -53,7 +53,7 @@ def test_a_checkpoint_is_named_after_its_file_without_the_suffix(
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_path_may_be_text(tmp_path: Path, kind: type[str | Path]) -> None:
+def test_paths_may_be_strings(tmp_path: Path, kind: type[str | Path]) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
     assert open_checkpoint(kind(tmp_path / "a.safetensors")).path == tmp_path / "a.safetensors"
 
@@ -104,14 +104,14 @@ def test_other_files_are_refused_with_the_file_and_the_way_out(
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_a_safetensors_file_is_opened_as_what_it_is_under_any_name(tmp_path: Path) -> None:
+def test_safetensors_files_are_recognised_under_any_name(tmp_path: Path) -> None:
     for count in range(1, 60):  # so that the header begins with all kinds of bytes
         path = tmp_path / f"{count}.pt"
         save_file({"w" * count: torch.ones(2)}, path)
         assert type(open_checkpoint(path)).__name__ == "SafetensorsCheckpoint"
 
 
-def test_a_torch_file_is_opened_as_what_it_is_under_any_name(tmp_path: Path) -> None:
+def test_torch_files_are_recognised_under_any_name(tmp_path: Path) -> None:
     for zipped in (True, False):
         path = tmp_path / f"{zipped}.safetensors"
         torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
@@ -128,7 +128,7 @@ def test_a_torch_file_is_opened_under_the_names_that_tools_give_it(
     assert open_checkpoint(tmp_path / name).read("w").tolist() == [1, 1]
 
 
-def test_a_bad_torch_file_under_the_name_of_safetensors_is_named_as_such(tmp_path: Path) -> None:
+def test_a_bad_torch_file_named_safetensors_is_reported_as_a_torch_file(tmp_path: Path) -> None:
     torch.save([1], tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=r"type list.*Despite its name, it is not a safetens"):
         open_checkpoint(tmp_path / "a.safetensors")

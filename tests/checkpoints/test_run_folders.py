@@ -365,7 +365,7 @@ def test_without_traces_of_a_tool_only_unambiguous_names_count(
         (["x.non_ema.safetensors", "x.safetensors"], "x.safetensors", "a variant (non_ema)"),
     ],
 )
-def test_forms_of_one_model_are_not_taken_for_shards(
+def test_forms_of_one_model_are_not_treated_as_shards(
     tmp_path: Path, files: list[str], opened: str, left_out: str
 ) -> None:
     lay_out(tmp_path, dict.fromkeys(files, ""))

@@ -111,7 +111,7 @@ def test_a_child_that_was_killed_gives_no_verdict(
         ("child.os.abort()", False),
     ],
 )
-def test_only_an_answer_is_a_verdict_on_the_file(
+def test_only_refusals_of_the_child_are_verdicts_on_the_file(
     monkeypatch: pytest.MonkeyPatch, path: Path, body: str, is_verdict: bool
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
@@ -218,7 +218,7 @@ def test_a_reader_that_was_killed_is_replaced(
     assert read(path) != first
 
 
-def test_a_fork_of_this_process_has_readers_of_its_own(
+def test_a_fork_of_this_process_starts_its_own_readers(
     monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
     use_reader(monkeypatch, "return child.os.getppid()")

@@ -216,7 +216,7 @@ def test_scores_in_thousands_take_no_more_points_than_shares() -> None:
     assert count(1000) <= count(1) + 4
 
 
-def test_a_step_takes_a_bounded_number_of_points() -> None:
+def test_a_discontinuous_line_takes_a_bounded_number_of_points() -> None:
     step = follow(lambda at: (at > 0.3).astype(float), Adaptive(), lambda at: (at < 0.7) * 1.0)
     assert len(step) <= 50
 

@@ -7,7 +7,7 @@ from tests.connectivity.well import Well
 NAMES = ("run1", "run2", "run10")
 
 
-def test_barriers_of_a_known_loss_are_known(well: Well) -> None:
+def test_barriers_of_a_double_well_are_exact(well: Well) -> None:
     found = barriers(well.sweep, well.evaluator, alphas=[0.25, 4 / 9, 0.5])
     assert found.names == ("left", "right", "right_too")
     # left to right_too goes through w = 0 at α = 4/9, where the chord has risen to 4/9 · L(1.25).
@@ -57,7 +57,7 @@ def test_barriers_are_of_the_ingredients_named_in_the_order_of_the_sweep(
         barriers(sweep, evaluator, ["run3"])
 
 
-def test_progress_ends_with_all(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_progress_of_barriers_ends_complete(sweep: Sweep, evaluator: Evaluator) -> None:
     shares: list[float] = []
     barriers(sweep, evaluator, alphas=3, on_progress=lambda done, of: shares.append(done / of))
     assert shares == sorted(shares)

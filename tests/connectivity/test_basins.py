@@ -73,7 +73,7 @@ def test_the_tree_is_that_of_scipy_and_joins_neighbours(matrix: Floats) -> None:
             assert places == list(range(places[0], places[0] + len(places)))
 
 
-def test_a_chain_is_a_basin_that_says_which_pairs_are_apart() -> None:
+def test_a_chain_is_a_basin_that_lists_pairs_that_are_apart() -> None:
     chain = np.array([[0, 0.1, 0.9], [0.1, 0, 0.1], [0.9, 0.1, 0]])
     (basin,) = basins("abc", chain, 0.1)
     assert basin == Basin(("a", "b", "c"), apart=(("a", "c"),))
@@ -88,7 +88,7 @@ def test_a_pair_that_was_not_evaluated_is_neither_connected_nor_apart() -> None:
 
 
 @given(matrices(least=2), st.integers(0, 20), st.data())
-def test_a_closed_basin_stays_what_it_is_whatever_the_pairs_that_are_missing(
+def test_missing_pairs_do_not_change_a_closed_basin(
     matrix: Floats, threshold: float, data: st.DataObject
 ) -> None:
     names, size = names_of(matrix), len(matrix)

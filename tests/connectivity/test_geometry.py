@@ -66,7 +66,7 @@ def test_tensors_of_a_block_together_are_one_layer(
     np.testing.assert_allclose(blocks.origin_squares.sum(), tensors.origin_squares.sum())
 
 
-def test_without_a_base_vectors_lead_from_the_mean(
+def test_vectors_start_at_the_mean_without_a_base(
     sweep: Sweep, store: Store, states: dict[str, State]
 ) -> None:
     (sweep.folder / "base.safetensors").unlink()
@@ -111,7 +111,7 @@ def test_stored_distances_are_those_of_the_geometry(sweep: Sweep, store: Store) 
     np.testing.assert_allclose([found[name] for name in computed.names], computed.norms)
 
 
-def test_without_a_base_there_are_no_distances_from_it(sweep: Sweep, store: Store) -> None:
+def test_distances_from_the_base_are_missing_without_a_base(sweep: Sweep, store: Store) -> None:
     (sweep.folder / "base.safetensors").unlink()
     sweep = Sweep.from_folder(sweep.folder)
     geometry(sweep, store)

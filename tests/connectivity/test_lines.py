@@ -407,7 +407,7 @@ def test_a_part_is_less_than_half_of_the_split(store: Store) -> None:
     assert part_of(Line(valley, 401), "val") == "val, n=200"
 
 
-def test_a_part_is_not_estimated_by_parts(store: Store) -> None:
+def test_parts_of_a_split_have_no_parts(store: Store) -> None:
     task = Line(valley, 10_000)
     assert part_of(task, "val") == "val, n=1250"
     assert part_of(task, "val, n=1250") is None

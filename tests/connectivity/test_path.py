@@ -119,7 +119,7 @@ def test_a_computed_grid_is_the_same_as_the_counted_one() -> None:
 
 
 @pytest.mark.parametrize("losses", [[NAN, 1, 1], [1, 1, math.inf], [NAN, NAN, NAN]])
-def test_nothing_is_connected_to_an_end_whose_loss_is_not_finite(losses: list[float]) -> None:
+def test_paths_without_a_finite_loss_have_no_barrier(losses: list[float]) -> None:
     found = path([0, 0.5, 1], losses, [0.1, 0.1, 0.1])
     assert math.isnan(found.error_barrier)
     assert np.isnan(found.error_barrier_bracket).all()

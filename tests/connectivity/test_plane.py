@@ -41,7 +41,7 @@ def basis(frame: Frame) -> Floats:
     return (q * np.sign(np.diag(r))).T
 
 
-def test_the_corners_lie_where_gram_and_schmidt_put_them(frame: Frame, basis: Floats) -> None:
+def test_the_corners_have_gram_schmidt_coordinates(frame: Frame, basis: Floats) -> None:
     origin = weights(frame.corners[0])
     for corner, place in zip(frame.corners, frame.places, strict=True):
         np.testing.assert_allclose(basis @ (weights(corner) - origin), [place.x, place.y],
@@ -52,7 +52,7 @@ def test_the_corners_lie_where_gram_and_schmidt_put_them(frame: Frame, basis: Fl
     assert frame.places[0].x == frame.places[0].y == frame.places[1].y == 0
 
 
-def test_a_soup_by_a_formula_is_projected_where_it_was_asked_for(
+def test_a_soup_by_a_formula_is_projected_onto_the_plane_on_request(
     sweep: Sweep, evaluator: Evaluator, basis: Floats
 ) -> None:
     soup = ties(sweep).mixture
@@ -72,7 +72,7 @@ def test_a_soup_by_a_formula_is_projected_where_it_was_asked_for(
 
 
 @given(x=st.floats(-2, 2), y=st.floats(-2, 2))
-def test_a_point_of_the_plane_lies_where_it_was_asked_for(
+def test_a_point_of_the_plane_has_the_requested_position(
     frame: Frame, basis: Floats, x: float, y: float
 ) -> None:
     found = frame.at(x, y)

@@ -125,7 +125,7 @@ def test_a_point_is_evaluated_with_statistics_of_the_training_data(
     assert evaluator.stored([point], split) == [averaged]
 
 
-def test_both_are_known_side_by_side_and_each_once(
+def test_points_are_evaluated_once_with_each_kind_of_statistics(
     sweep: Sweep, evaluator: Evaluator, estimating: Evaluator, passes: list[int]
 ) -> None:
     point = sweep["run1"].mixture
@@ -138,7 +138,7 @@ def test_both_are_known_side_by_side_and_each_once(
     assert len(passes) == 4
 
 
-def test_other_examples_are_another_point(
+def test_other_training_examples_give_another_point(
     sweep: Sweep, evaluator: Evaluator, estimating: Evaluator
 ) -> None:
     fewer = evaluator.with_statistics("re-estimated", examples=10)
@@ -162,7 +162,7 @@ def test_paths_and_recipes_follow_the_choice(
     )
 
 
-def test_the_choice_is_offered_only_for_networks_with_batchnorm(
+def test_statistics_can_be_re_estimated_only_with_batchnorm_and_training_data(
     checkpoint_of: CheckpointOf, splits: dict[str, Split], store: Store
 ) -> None:
     def evaluator(model: Callable[[], nn.Module], *names: str) -> Evaluator:

@@ -65,7 +65,7 @@ def at_once(*calls: object) -> Iterator[None]:
         thread.join(60)
 
 
-def test_two_that_evaluate_the_same_points_share_them(
+def test_two_evaluators_of_the_same_points_share_them(
     servers: list[Server], points: list[Mixture]
 ) -> None:
     found: dict[int, list[torch.Tensor]] = {}
@@ -100,7 +100,7 @@ def test_a_point_that_another_computes_is_waited_for(
     assert (0, 100) in waits
 
 
-def test_a_point_is_taken_over_from_one_whose_lease_runs_out(
+def test_points_of_an_expired_lease_are_taken_over(
     servers: list[Server], points: list[Mixture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "_LOOK_EVERY", 0.01)
@@ -154,7 +154,7 @@ def test_two_processes_that_pause_each_others_points_do_not_deadlock(
         assert None not in server.evaluator.stored([one, other], "val")
 
 
-def test_with_outputs_is_computed_though_another_computes_without(
+def test_points_with_outputs_are_computed_while_another_computes_them_without(
     servers: list[Server], points: list[Mixture]
 ) -> None:
     first, second = servers

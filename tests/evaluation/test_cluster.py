@@ -139,7 +139,7 @@ def test_the_progress_of_an_ensemble_reaches_its_end(
     assert seen[-1] == (200, 200)
 
 
-def test_what_is_stored_is_not_computed_again(
+def test_stored_results_are_not_computed_again(
     distributed: soupcore.Evaluator, points: list[Mixture], task_file: Path
 ) -> None:
     first = distributed.evaluate_all(points[:2], "val")
@@ -150,7 +150,7 @@ def test_what_is_stored_is_not_computed_again(
     assert len(processes(task_file)) == passes
 
 
-def test_a_lost_actor_costs_its_chunk_only(
+def test_only_the_chunk_of_a_lost_actor_is_computed_again(
     distributed: soupcore.Evaluator,
     local: soupcore.Evaluator,
     points: list[Mixture],
@@ -195,7 +195,7 @@ def test_one_point_is_computed_by_another_actor_if_its_actor_is_lost(
     assert (found.loss, found.score) == (expected.loss, expected.score)
 
 
-def test_a_lost_node_costs_its_chunk_only(
+def test_only_the_chunk_of_a_lost_node_is_computed_again(
     nodes: Any,
     distributed: soupcore.Evaluator,
     local: soupcore.Evaluator,
@@ -261,7 +261,7 @@ def test_an_error_of_the_task_is_that_of_a_local_evaluation(
         distributed.evaluate_all(points, "val")
 
 
-def test_a_task_that_was_made_in_python_travels(
+def test_a_task_made_in_python_is_sent_to_the_nodes(
     nodes: Any, points: list[Mixture], splits: dict[str, soupcore.Split], tmp_path: Path
 ) -> None:
     def build() -> torch.nn.Module:
@@ -317,7 +317,7 @@ def test_nodes_need_the_same_versions(
         distributed.evaluate_all(points, "val")
 
 
-def test_a_cluster_that_does_not_exist_is_an_error_in_words(
+def test_a_cluster_that_does_not_exist_is_an_error_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch, task: soupcore.ClassificationTask
 ) -> None:
     ray = pytest.importorskip("ray")

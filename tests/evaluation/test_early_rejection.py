@@ -76,9 +76,7 @@ def test_rejected_candidates_are_those_that_the_full_pass_would_reject(
 
 @pytest.mark.parametrize("strictly", [False, True])
 @given(data=st.data())
-def test_with_weights_the_decisions_are_those_of_the_weighted_means(
-    data: st.DataObject, strictly: bool
-) -> None:
+def test_greedy_with_weights_decides_by_weighted_means(data: st.DataObject, strictly: bool) -> None:
     n = data.draw(st.integers(1, 40))
     table = st.lists(whole, min_size=n, max_size=n).map(torch.tensor)
     incumbent, candidate, difficulty = (data.draw(table) for _ in range(3))
@@ -165,7 +163,7 @@ def test_a_score_outside_the_range_is_refused(outside: float) -> None:
         rejection_of(torch.ones(3)).is_rejected(torch.tensor([outside]))
 
 
-def test_a_batch_is_never_larger_than_was_asked_for_and_no_crumbs_are_left() -> None:
+def test_batches_have_at_most_the_requested_size_and_none_is_tiny() -> None:
     sizes: Callable[[int], int] = lambda seen: rejection_of(torch.ones(100)).size(seen, 64)  # noqa: E731
     assert [sizes(seen) for seen in (0, 1, 33, 53, 99)] == [1, 32, 32, 47, 1]
 
@@ -258,7 +256,7 @@ def test_an_accepted_candidate_is_evaluated_as_usual(
     other.close()
 
 
-def test_an_evaluation_that_is_known_is_taken(
+def test_stored_evaluations_are_used(
     evaluator: Evaluator, incumbent: Evaluation, loser: Mixture, passes: list[int]
 ) -> None:
     known = evaluator.evaluate(loser, "val")

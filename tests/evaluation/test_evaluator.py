@@ -131,7 +131,7 @@ def test_evaluating_twice_gives_the_same_bits(
 # What is remembered
 
 
-def test_a_point_is_evaluated_once_by_whatever_way_it_comes(
+def test_a_point_is_evaluated_once_for_all_calls(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     first = evaluator.evaluate(halfway(sweep), "val")
@@ -390,7 +390,7 @@ def regression(store: Store) -> Evaluator:
 
 
 @pytest.mark.parametrize("keep_outputs", [True, False])
-def test_a_regression_goes_the_same_way(
+def test_a_regression_is_evaluated_with_and_without_outputs(
     checkpoint_of: CheckpointOf, regression: Evaluator, keep_outputs: bool
 ) -> None:
     state = {"weight": torch.eye(2, FEATURES), "bias": torch.tensor([0.0, 1.0])}
@@ -432,7 +432,7 @@ def test_a_loss_that_is_one_number_for_all_examples_is_refused(
         evaluator.evaluate(sweep["run1"].mixture, "val")
 
 
-def test_several_points_are_evaluated_each_once_and_given_back_in_their_order(
+def test_points_are_evaluated_once_and_returned_in_order(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     one, two = sweep["run1"].mixture, sweep["run2"].mixture

@@ -62,7 +62,7 @@ def test_all_metrics_of_a_task_are_computed_and_stored(f1: Evaluator, sweep: Swe
         assert again.all_scores == found.all_scores
 
 
-def test_intervals_come_from_resamples_of_what_is_stored(f1: Evaluator, sweep: Sweep) -> None:
+def test_intervals_are_computed_from_stored_scores(f1: Evaluator, sweep: Sweep) -> None:
     found = f1.evaluate(sweep["run1"].mixture, "val")
     targets, predictions = f1.task.split("val").targets.numpy(), found.predictions.numpy()
     expected = bootstrap(

@@ -23,7 +23,7 @@ def task_with(net: ImageSweep, precision: Precision) -> ClassificationTask:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "bfloat16 autocast"])
-def test_it_is_torchs(net: ImageSweep, store: Store, precision: Precision) -> None:
+def test_precision_is_that_of_torch(net: ImageSweep, store: Store, precision: Precision) -> None:
     evaluator = Evaluator(task_with(net, precision), store, device="cpu")
     point = net.points()[-1]
     found = evaluator.evaluate(point, "val")

@@ -110,7 +110,7 @@ def test_numbers_of_each_example_alone_are_compared_once() -> None:
     assert calls == [N, N // 2, N // 2, N]
 
 
-def test_rounding_that_depends_on_the_batch_is_no_dependence() -> None:
+def test_rounding_that_depends_on_the_batch_is_accepted() -> None:
     weight = numbers(2, 500, seed=3)
 
     def through_a_layer(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def test_undefined_examples_stay_undefined_in_pieces() -> None:
 
 @pytest.mark.parametrize("score_range", [None, (-100.0, 100.0)])
 @pytest.mark.parametrize("part", [False, True])
-def test_the_evaluator_refuses_it_before_anything_is_stored(
+def test_scores_of_whole_batches_are_refused_before_anything_is_stored(
     sweep: Sweep, splits: dict[str, Split], store: Store, part: bool, score_range: Any
 ) -> None:
     class F1(ClassificationTask):
@@ -164,7 +164,7 @@ def test_the_evaluator_refuses_it_before_anything_is_stored(
     ],
 )
 @pytest.mark.parametrize("what", ["score", "loss"])
-def test_an_answer_of_another_shape_is_refused(
+def test_losses_and_scores_of_another_shape_are_refused(
     answer: Callable[[Tensor, Tensor], Any], words: str, what: str
 ) -> None:
     task = Own(answer) if what == "score" else Own(by_row, answer)

@@ -178,7 +178,7 @@ class Writer(nn.Module):
         return logits
 
 
-def test_a_task_keeps_of_each_example_what_it_records(tmp_path: Path, store: Store) -> None:
+def test_a_task_stores_the_records_of_each_example(tmp_path: Path, store: Store) -> None:
     torch.manual_seed(0)
     model = Writer().eval()
     save_file(model.state_dict(), tmp_path / "run.safetensors")

@@ -154,7 +154,7 @@ def test_greedy_decides_by_weighted_scores(
     assert [step.accepted for step in soup.trace] == [step.accepted for step in same.trace]
 
 
-def test_a_rejected_candidate_has_a_bound_that_is_true(
+def test_a_rejected_candidate_has_a_bound_above_its_score(
     both: tuple[Evaluator, Evaluator], sweep: Sweep
 ) -> None:
     incumbent = both[0].evaluate(sweep["base"].mixture, "val")

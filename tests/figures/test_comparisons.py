@@ -55,7 +55,7 @@ def test_one_rate_alone_is_the_one_that_the_colours_name() -> None:
     assert list(points.marker.colorbar.ticktext) == ["0.001"]
 
 
-def test_without_a_colour_all_points_are_alike() -> None:
+def test_points_without_a_colour_column_have_one_colour() -> None:
     (points,) = figures.angle_scatter(PAIRS.drop(columns="colour")).data
     assert isinstance(points.marker.color, str)
 
@@ -154,7 +154,7 @@ def test_a_grid_is_drawn_with_its_counts(sweep: Sweep) -> None:
     assert grid_table(empty).empty
 
 
-def test_of_many_pairs_that_cover_each_other_one_is_drawn() -> None:
+def test_one_of_many_overlapping_pairs_is_drawn() -> None:
     generator = np.random.default_rng(0)
     soup, ensemble = generator.normal(0.8, 0.05, (2, 5000))
     ensemble[7] = 0.1  # an outlier

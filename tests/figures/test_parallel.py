@@ -38,7 +38,7 @@ SCORES = Axis.of("score", [10.0, 80.0, 82.0, 84.0, 86.0, 88.0], better=1)
         (Axis.of("flag", [True, False]), True, 1.0),
     ],
 )
-def test_values_have_places(axis: Axis, value: Any, place: float) -> None:
+def test_axes_place_values(axis: Axis, value: Any, place: float) -> None:
     assert axis.place(value) == pytest.approx(place)
 
 
@@ -91,7 +91,7 @@ def test_soups_and_the_base_are_marks_where_they_have_a_value() -> None:
         ((1.4, 1.6), (0.1, 0.9), {}),
     ],
 )
-def test_a_box_sets_limits(
+def test_a_selected_box_sets_limits(
     across: tuple[float, float], up: tuple[float, float], found: dict[str, Any]
 ) -> None:
     made = brushes([LR, OPTIMIZER, LOSS], across, up)

@@ -45,7 +45,7 @@ def test_the_legend_gives_the_error_of_the_barrier() -> None:
     assert "≥ 0.000" in figures.path_curves({("a", "b"): [ends]}).data[0].name
 
 
-def test_without_a_barrier_none_is_drawn() -> None:
+def test_no_barrier_is_drawn_for_a_line_without_one() -> None:
     figure = figures.path_curves({("a", "b"): [path(barrier=-0.25)]})
     assert len(traces(figure, "y")) == 3
     assert "barrier 0.000" in figure.data[0].name

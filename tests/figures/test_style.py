@@ -93,7 +93,7 @@ def test_more_than_eight_ingredients_are_coloured_by_basin() -> None:
     assert inks[NAMES[11]] == NEUTRAL
 
 
-def test_without_basins_the_selected_ones_stand_out() -> None:
+def test_selected_ingredients_are_highlighted_without_basins() -> None:
     inks = figures.ingredient_colours(NAMES, selected=NAMES[:2])
     assert {name for name in NAMES if inks[name] != NEUTRAL} == {*NAMES[:2]}
     assert {*figures.ingredient_colours(NAMES).values()} == {NEUTRAL}

@@ -139,7 +139,7 @@ def test_harmless_values_beside_honest_weights_are_ignored(
     assert outcome.seconds < MOST_SECONDS
 
 
-def test_nothing_is_executed(watched: Watched, hostile_folder: Path) -> None:
+def test_hostile_files_execute_nothing(watched: Watched, hostile_folder: Path) -> None:
     canaries = [file.name for file in CORPUS if asm.canary_of(hostile_folder / file.name).exists()]
     assert canaries == []
     assert watched.after.seen == []

@@ -13,7 +13,7 @@ from soupcore.jobs import Queue, State, Supervisor
 from tests.jobs.conftest import wait_for
 
 
-def test_a_worker_runs_the_jobs_of_a_shared_workspace_until_it_is_told_to_stop(
+def test_the_worker_command_runs_jobs_of_a_shared_workspace_until_sigterm(
     store: soupcore.Store, queue: Queue, request_: dict[str, Any]
 ) -> None:
     wanted = request_ | {"names": ["run1"], "splits": ["select"]}

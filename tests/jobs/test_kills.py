@@ -160,7 +160,7 @@ def assert_all_is_right(store: Store, folder: str, task_file: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [0])
-def test_kills_at_random_moments_lose_nothing_and_have_nothing_computed_twice(
+def test_kills_at_random_moments_lose_no_results_and_repeat_none(
     servers: Servers, shared: Store, folder: str, task_file: Path, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - no secret

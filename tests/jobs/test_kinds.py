@@ -213,7 +213,7 @@ def test_the_best_pass_before_a_stop_is_kept_and_can_be_scored(
 
 
 @pytest.mark.parametrize("statistics", ["averaged", "re-estimated"])
-def test_a_point_of_a_curve_is_the_soup_that_is_built_then(
+def test_a_point_of_a_curve_is_the_soup_built_from_it(
     sweep: Sweep, store: Store, task: ClassificationTask, statistics: StatisticsChoice
 ) -> None:
     class Warm(WarmState):
@@ -233,7 +233,7 @@ def test_a_point_of_a_curve_is_the_soup_that_is_built_then(
     assert drawn["cross_fit"] == {"promised": found.promised, "delivered": found.delivered}
 
 
-def test_a_curve_of_no_numbers_is_refused(
+def test_a_curve_without_defined_scores_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     asked: tuple[WarmState, dict[str, str]],
     task: ClassificationTask,
@@ -246,7 +246,9 @@ def test_a_curve_of_no_numbers_is_refused(
 
 
 @pytest.mark.parametrize("outside", ["link", "../elsewhere", "root/../../elsewhere"])
-def test_no_job_leaves_the_roots(sweep: Sweep, store: Store, tmp_path: Path, outside: str) -> None:
+def test_jobs_read_no_files_outside_the_roots(
+    sweep: Sweep, store: Store, tmp_path: Path, outside: str
+) -> None:
     root, elsewhere = tmp_path / "here" / "root", tmp_path / "elsewhere"
     root.mkdir(parents=True)
     copytree(sweep.folder, elsewhere)

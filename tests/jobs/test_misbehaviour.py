@@ -132,7 +132,7 @@ def test_each_failure_ends_its_own_job_with_a_sentence(
 
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("by", ["cancel", "deadline"])
-def test_a_hung_job_is_ended_and_so_blocks_nobody(
+def test_a_hung_job_is_killed_and_blocks_no_other(
     queue: Queue, request_: dict[str, Any], bad: Path, by: str
 ) -> None:
     deadline = 0.5 if by == "deadline" else None

@@ -64,7 +64,7 @@ def test_a_greedy_soup_shows_its_trace(
     assert {step["candidate"] for step in job.partial["trace"]} == set(NAMES)
 
 
-def test_a_recipe_that_learns_shows_its_passes_and_leaves_its_best_when_it_is_cancelled(
+def test_a_learned_soup_shows_its_passes_and_keeps_the_best_when_cancelled(
     supervisor: Supervisor,
     finished: Finished,
     request_: dict[str, Any],

@@ -99,7 +99,7 @@ def test_a_soup_is_an_end_of_a_path_and_an_ingredient_again(
 
 
 @ALL
-def test_it_comes_back_from_its_json(sweep: Sweep, make: Callable[[Sweep], Soup]) -> None:
+def test_merges_round_trip_through_json(sweep: Sweep, make: Callable[[Sweep], Soup]) -> None:
     merge = make(sweep).checkpoint
     names = {sweep[name].digest: name for name in [*sweep.names(), "base"]}
     body = merge.to_json(lambda source: names[source.digest])
@@ -117,7 +117,7 @@ def test_an_unknown_merge_is_refused() -> None:
         merge_from_json({"method": "magic"}, lambda name: pytest.fail("not asked for"))
 
 
-def test_the_digest_tells_merges_apart_and_computes_nothing(
+def test_merges_have_different_digests_that_compute_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     base, states = fine_tuned(1, 3)
@@ -215,7 +215,7 @@ def test_groups_of_checkpoints_with_other_tensors_are_refused() -> None:
     assert Grouped({"head": head, "others": others}).tensors.keys() == set(names)
 
 
-def test_they_are_checkpoints() -> None:
+def test_merges_are_checkpoints() -> None:
     base, states = fine_tuned(3, 2)
     sweep = held_sweep(states, base)
     assert isinstance(ties(sweep).merge, Ties)

@@ -55,7 +55,9 @@ def test_thresholds_of_long_rows_are_exact(dtype: type[np.floating], spread: str
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("off", [0.0, 1e-4, -1e-4, 0.5, -1.0, 1e30], ids=str)
-def test_a_guess_changes_only_the_number_of_reads(dtype: type[np.floating], off: float) -> None:
+def test_guessed_thresholds_change_only_the_number_of_reads(
+    dtype: type[np.floating], off: float
+) -> None:
     generator = np.random.default_rng(1)
     rows = [np.abs(generator.standard_normal(300_000)).astype(dtype) for _ in range(2)]
     ranks = [60_000, 299_000]

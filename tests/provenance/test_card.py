@@ -6,7 +6,7 @@ from soupcore import Evaluator, Sweep, greedy, manual, model_card, ties, uniform
 from tests.helpers import State, save_sweep
 
 
-def test_a_card_tells_what_the_soup_is_and_how_to_make_it_again(
+def test_a_card_describes_the_soup_and_has_the_code_that_makes_it(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = greedy(sweep, evaluator).evaluate(evaluator)
@@ -58,7 +58,7 @@ def test_numbers_that_are_none_are_dashes(sweep: Sweep, score: float) -> None:
     assert model_card(soup).count("# Manual soup") == 1
 
 
-def test_the_split_for_choosing_is_marked_though_the_recipe_itself_chooses_nothing(
+def test_the_select_split_is_marked_for_recipes_without_choices(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = ties(sweep).evaluate(evaluator)
@@ -73,7 +73,7 @@ def test_names_do_not_break_the_tables(tmp_path: Path, states: dict[str, State])
     assert f"| lr\\=1\\|wd\\=0 | 1 | `{soup.digests['lr=1|wd=0'][:16]}` |" in model_card(soup)
 
 
-def test_of_a_metric_whose_lower_values_are_better_the_value_is_written(sweep: Sweep) -> None:
+def test_the_value_is_written_for_metrics_whose_lower_values_are_better(sweep: Sweep) -> None:
     soup = manual(sweep, {"run1": 1})
     soup.recorded = {"scores": {"val": {"score": -24.31, "loss": 3.2, "n": 3}}}
     card = model_card(soup, score_name="perplexity", higher_is_better=False)

@@ -73,7 +73,9 @@ def models(*parameters: dict[str, float]) -> list[dict[str, Any]]:
     return [{"model": file, "parameters": own} for file, own in zip(FILES, given, strict=True)]
 
 
-def test_what_is_linear_is_linear_in_mergekit(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_linear_soups_have_a_linear_mergekit_configuration(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
     assert config(uniform(sweep)) == {
         "merge_method": "linear",
         "models": models({"weight": 1 / 3}),
@@ -90,7 +92,7 @@ def test_what_is_linear_is_linear_in_mergekit(sweep: Sweep, evaluator: Evaluator
         assert config(soup)["merge_method"] == "linear"
 
 
-def test_methods_of_its_own(sweep: Sweep) -> None:
+def test_recipes_with_a_mergekit_method_have_its_configuration(sweep: Sweep) -> None:
     base = {"base_model": "base.safetensors", "dtype": "float32", "out_dtype": "float32"}
     assert config(task_arithmetic(sweep, scale=0.4, operation="subtract")) == base | {
         "merge_method": "task_arithmetic",
@@ -135,7 +137,7 @@ def test_task_arithmetic_names_its_base_and_its_models_whatever_their_coefficien
 
 
 @pytest.mark.parametrize("t", [0, 1])
-def test_an_end_of_a_circle_names_both(sweep: Sweep, t: int) -> None:
+def test_configurations_of_slerp_ends_name_both_models(sweep: Sweep, t: int) -> None:
     found = config(slerp(sweep, ["run1", "run10"], t=t))
     assert found["models"] == [{"model": FILES[0]}, {"model": FILES[2]}]
     assert (found["base_model"], found["parameters"]) == (FILES[0], {"t": t})
@@ -153,7 +155,7 @@ def test_model_stock_that_stays_at_its_base_names_its_models(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("alpha", "files"), [(0, ["base.safetensors"]), (1, FILES)], ids=["base", "mean"]
 )
-def test_what_is_linear_names_what_it_needs_only(
+def test_linear_configurations_name_only_required_models(
     sweep: Sweep, alpha: int, files: list[str]
 ) -> None:
     assert [model["model"] for model in config(wise_ft(sweep, alpha=alpha))["models"]] == files
@@ -177,7 +179,7 @@ def test_files_in_folders_of_their_own_are_named_with_these(
     assert mergekit_config(elsewhere) == mergekit_config(soup)
 
 
-def test_differences_are_told(sweep: Sweep) -> None:
+def test_configurations_state_differences_from_mergekit(sweep: Sweep) -> None:
     for soup, words in (
         (ties(sweep), "this soup the whole vector"),
         (ties(sweep, vote="count"), "this soup by count"),
@@ -199,7 +201,7 @@ def test_differences_are_told(sweep: Sweep) -> None:
         lambda sweep, evaluator: uniform(sweep.including({"soup": uniform(sweep).checkpoint})),
     ],
 )
-def test_what_mergekit_cannot_do_has_no_configuration(
+def test_soups_that_mergekit_cannot_make_have_no_configuration(
     sweep: Sweep, evaluator: Evaluator, make: Any
 ) -> None:
     assert mergekit_config(make(sweep, evaluator)) is None

@@ -124,7 +124,7 @@ def test_a_tensor_that_a_file_has_under_one_of_two_names_has_both_again(tmp_path
 @pytest.mark.parametrize(
     "weights", ["", "state_dict", "state_dict_ema", {"run1": "state_dict", "run2": ""}]
 )
-def test_the_weight_sets_that_were_chosen_are_taken_again(
+def test_a_rebuilt_soup_opens_the_chosen_weight_sets(
     tmp_path: Path, states: dict[str, State], weights: Any
 ) -> None:
     for name, state in states.items():
@@ -139,16 +139,14 @@ def test_the_weight_sets_that_were_chosen_are_taken_again(
 
 
 @pytest.mark.parametrize("names", ["ca", "cb", "cba"])
-def test_the_form_is_that_of_the_same_ingredient_in_whatever_order_they_joined(
-    tmp_path: Path, names: str
-) -> None:
+def test_the_form_does_not_depend_on_the_order_of_ingredients(tmp_path: Path, names: str) -> None:
     for letter, dtype in (("a", torch.bfloat16), ("b", torch.float32), ("c", torch.float64)):
         state = {"w": torch.full((1,), float(ord(letter)), dtype=dtype)}
         save_file(state, tmp_path / f"{letter}.safetensors", {"author": letter})
     check_same_bytes(manual(Sweep.from_folder(tmp_path), dict.fromkeys(names, 1)), tmp_path)
 
 
-def test_of_files_that_hold_the_same_weights_each_is_itself(tmp_path: Path) -> None:
+def test_a_rebuilt_soup_keeps_files_with_the_same_weights_apart(tmp_path: Path) -> None:
     for name in "ab":
         save_file({"w": torch.ones(2)}, tmp_path / f"{name}.safetensors", {"author": name})
     check_same_bytes(soupcore.uniform(Sweep.from_folder(tmp_path)), tmp_path)
@@ -242,7 +240,7 @@ def test_checkpoints_are_known_by_their_weights_whatever_they_are_called(
     assert same_weights(rebuild(soup.to_json(), elsewhere).state_dict(), soup.state_dict())
 
 
-def test_what_is_missing_and_what_is_wrong_is_named(sweep: Sweep) -> None:
+def test_missing_and_changed_files_are_named(sweep: Sweep) -> None:
     soup = soupcore.ties(sweep)
     sweep["base"].checkpoint.path.unlink()
     sweep["run1"].checkpoint.path.write_bytes(b"not a checkpoint any more")
@@ -259,7 +257,7 @@ def test_what_is_missing_and_what_is_wrong_is_named(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"recipe": "uniform"}, [], None, "text"])
-def test_what_is_no_manifest_is_refused(sweep: Sweep, body: Any) -> None:
+def test_files_that_are_no_manifest_are_refused(sweep: Sweep, body: Any) -> None:
     with pytest.raises(RecipeError, match="not a complete manifest of a soup"):
         rebuild(body, sweep.folder)
 

@@ -11,7 +11,7 @@ def parsed(text: str) -> ElementTree.Element:
     return ElementTree.fromstring(text)  # noqa: S314 - our own
 
 
-def test_a_figure_has_a_mark_for_each_in_its_place() -> None:
+def test_a_figure_has_a_mark_for_each_value() -> None:
     points = {"a": (0.8, 0.6), "b & <c>": (0.9, 0.7)}
     root = parsed(scores_svg(points, (0.92, 0.75), base=(0.7, 0.4)))
     dots = {dot.findtext(f"{SVG}title"): dot for dot in root.iter(f"{SVG}circle")}

@@ -109,7 +109,7 @@ def test_values_that_are_evaluated_together_give_the_same_curve(
     assert reports[-1] == 1
 
 
-def test_progress_and_stop(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_a_curve_reports_progress_and_can_be_stopped(sweep: Sweep, evaluator: Evaluator) -> None:
     reports: list[float] = []
     curve(
         "wise_ft",

@@ -55,14 +55,14 @@ def test_dropped_entries_depend_on_seed_ingredient_and_name() -> None:
     assert scipy.stats.chisquare(counts, [N / 4, N / 2, N / 4]).pvalue > 1e-3
 
 
-def test_the_same_weights_twice_have_entries_of_their_own_dropped() -> None:
+def test_different_entries_of_duplicate_weights_are_dropped() -> None:
     base, states = {"w": torch.zeros(N)}, {"w": torch.ones(N)}
     found = dare(held_sweep({"a": states, "b": states}, base), combine="sum").state_dict()["w"]
     assert set(found.tolist()) == {0, 2, 4}
 
 
 @given(sweeps(), st.sampled_from(["mean", "sum", "ties"]))
-def test_with_nothing_dropped_it_is_plain(
+def test_dare_that_drops_nothing_is_task_arithmetic(
     case: tuple[State, dict[str, State]], combine: Combine
 ) -> None:
     base, states = case
@@ -79,7 +79,7 @@ def test_with_nothing_dropped_it_is_plain(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_combined_by_the_mean_it_is_the_uniform_soup_on_average(dtype: torch.dtype) -> None:
+def test_dare_by_the_mean_is_the_uniform_soup_on_average(dtype: torch.dtype) -> None:
     base, states = fine_tuned(2, 3, dtype)
     sweep = held_sweep(states, base)
     runs = [flat(dare(sweep, drop=0.5, seed=seed).state_dict()) for seed in range(30)]

@@ -202,7 +202,7 @@ def test_only_the_ingredients_named_take_part(table: MakeTable) -> None:
 
 
 @pytest.mark.parametrize("split", ["test", "shift/a", "dev"])
-def test_only_a_split_for_choosing_may_be_chosen_on(table: MakeTable, split: str) -> None:
+def test_only_the_select_split_may_be_used_to_choose(table: MakeTable, split: str) -> None:
     sweep, evaluator = table("ab", {})
     with pytest.raises(RecipeError, match=rf"only choose on 'val'; '{split}' has role"):
         greedy(sweep, evaluator, split=split)
@@ -258,7 +258,7 @@ def by_loss(losses: dict[str, float], evaluator: Evaluator) -> None:
         (">=", {"a": NAN, "b": 0.4, "ab": NAN}, "b", "ba"),
     ],
 )
-def test_greedy_by_loss_takes_what_does_not_raise_it(
+def test_greedy_by_loss_accepts_ingredients_that_do_not_raise_it(
     table: MakeTable, accept: Any, losses: dict[str, float], soup: str, tried: str
 ) -> None:
     sweep, evaluator = table("ab", lambda parts: 50.0)
@@ -402,7 +402,7 @@ def test_greedy_uses_stored_evaluations_and_computes_the_rest_once(
     assert passes == []
 
 
-def test_a_cancelled_greedy_goes_on_where_it_stopped(
+def test_a_cancelled_greedy_soup_resumes(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     def stop(done: int, total: int) -> None:

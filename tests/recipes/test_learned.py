@@ -194,7 +194,7 @@ def test_lbfgs_finds_the_coefficients_of_scipy_over_plain_autograd(
 
 @pytest.mark.parametrize("memory_budget", [0, 1 << 30], ids=["streamed", "resident"])
 @pytest.mark.parametrize("per", GROUPS)
-def test_its_gradient_is_that_of_autograd(
+def test_the_gradient_is_that_of_autograd(
     sweep: Sweep,
     task: ClassificationTask,
     dense: Callable[[str], tuple[Dense, list[str]]],
@@ -230,7 +230,7 @@ def test_its_gradient_is_that_of_autograd(
     assert judged[0] == pytest.approx(float(loss.detach()), abs=1e-6)
 
 
-def test_its_gradient_of_ingredients_in_half_precision_is_that_of_autograd(
+def test_the_gradient_of_ingredients_in_half_precision_is_that_of_autograd(
     tmp_path: Path, states: dict[str, State], task: ClassificationTask
 ) -> None:
     halves = {
@@ -305,7 +305,7 @@ def test_buffers_of_the_network_make_no_difference(
         assert float(found.coefficients[name]) == pytest.approx(float(coefficient), abs=1e-6)
 
 
-def test_it_is_better_than_its_start_on_what_it_learned_from(
+def test_learned_coefficients_lower_the_loss_on_the_examples_they_learn_from(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = learned(sweep, evaluator, held_back=0)
@@ -374,7 +374,7 @@ def test_ingredients_that_are_all_the_same_make_themselves(
         assert same_weights(soup.state_dict(), base_state)
 
 
-def test_one_alone_makes_itself(
+def test_a_learned_soup_of_one_ingredient_is_that_ingredient(
     sweep: Sweep, evaluator: Evaluator, states: dict[str, State]
 ) -> None:
     soup = learned(sweep, evaluator, ["run2"], passes=2)
@@ -516,7 +516,7 @@ def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Classific
 @pytest.mark.parametrize("space", ["softmax", "hyperplane"])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adamw"])
 @pytest.mark.parametrize("temperature", [True, False])
-def test_a_diverged_run_does_not_drown_the_others(
+def test_a_diverged_run_does_not_spoil_the_learned_soup(
     diverged: tuple[Sweep, ClassificationTask],
     store: Store,
     per: Any,
@@ -547,7 +547,7 @@ def overflowing(state: State) -> State:
     return {name: 1e30 * tensor if tensor.dim() == 2 else tensor for name, tensor in state.items()}
 
 
-def test_where_every_network_overflows_there_is_nothing_to_learn_from(
+def test_learning_is_refused_if_every_network_overflows(
     sweep: Sweep, evaluator: Evaluator, states: dict[str, State]
 ) -> None:
     folder = sweep.folder.parent / "broken"

@@ -73,7 +73,7 @@ MAKE: dict[str, Callable[[Sweep], Soup]] = {
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
-def test_a_mask_is_handed_on_as_it_is(
+def test_a_mask_is_copied_unchanged(
     sweep: Sweep, tmp_path: Path, make: Callable[[Sweep], Soup]
 ) -> None:
     soup = make(sweep)

@@ -48,7 +48,9 @@ def test_weights_under_other_names_give_the_same_soup(
     st.permutations(range(4)),
     st.integers(0, 5),
 )
-def test_any_order_of_any_weights(name: str, order: list[int], seed: int) -> None:
+def test_recipes_do_not_depend_on_the_order_of_ingredients(
+    name: str, order: list[int], seed: int
+) -> None:
     base, states = fine_tuned(seed, 4, shapes={"w": (40,), "v": (3, 2)})
     shuffled = {new: list(states.values())[old] for new, old in zip(states, order, strict=True)}
     function = RECIPES[name].function

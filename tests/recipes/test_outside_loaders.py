@@ -82,7 +82,7 @@ except ImportError as error:
 @pytest.mark.parametrize(
     ("module", "program"), [("transformers", TRANSFORMERS), ("ultralytics", ULTRALYTICS)]
 )
-def test_a_soup_is_opened_by_the_tool_it_is_for(tmp_path: Path, module: str, program: str) -> None:
+def test_tools_open_soups_of_their_checkpoints(tmp_path: Path, module: str, program: str) -> None:
     code = PROGRAM.format(module=module, program=program, skipped=SKIPPED)
     settings = {"YOLO_CONFIG_DIR": str(tmp_path), "YOLO_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     path = filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])

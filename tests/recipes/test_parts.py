@@ -43,7 +43,7 @@ THREE, TWO = ["run1", "run2", "run10"], ["run1", "run10"]
         (swa, {}),
     ],
 )
-def test_a_part_of_what_chooses_nothing_is_the_recipe_followed_with_less(
+def test_parts_of_a_recipe_without_choices_are_the_recipe_with_fewer_ingredients(
     sweep: Sweep, recipe: Any, parameters: dict[str, Any]
 ) -> None:
     parts = Parts(sweep, recipe(sweep, THREE, **parameters))
@@ -53,16 +53,14 @@ def test_a_part_of_what_chooses_nothing_is_the_recipe_followed_with_less(
 
 
 @pytest.mark.parametrize("scale", [0.3, 0.5])  # at 1/2 nothing is left of the base
-def test_a_part_begins_at_the_base_even_where_the_soup_holds_nothing_of_it(
-    sweep: Sweep, scale: float
-) -> None:
+def test_parts_of_task_arithmetic_start_at_the_base(sweep: Sweep, scale: float) -> None:
     soup = task_arithmetic(sweep, TWO, scale=scale)
     assert follows_recipe(soup)
     part = Parts(sweep, soup).of(["run1"])
     assert part == task_arithmetic(sweep, ["run1"], scale=scale).mixture
 
 
-def test_a_part_of_two_on_a_circle_is_one_of_them(sweep: Sweep) -> None:
+def test_a_part_of_a_slerp_soup_with_one_ingredient_is_that_ingredient(sweep: Sweep) -> None:
     soup = slerp(sweep, TWO, t=0.3)
     assert Parts(sweep, soup).of(["run10"]) == sweep["run10"].mixture
     assert Parts(sweep, soup).of(TWO) == soup.mixture
@@ -115,7 +113,7 @@ def test_equal_weights_share_the_learned_coefficient(
     assert parts.of(["run1", "run2"]) != soup.mixture
 
 
-def test_nothing_is_the_base_where_there_is_one(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_the_part_of_no_ingredients_is_the_base(sweep: Sweep, evaluator: Evaluator) -> None:
     soup: Soup = greedy(sweep, evaluator)
     assert Parts(sweep, soup).nothing == sweep["base"].mixture
     alone = Sweep(sweep.folder, sweep.ingredients, None, sweep.fit)
@@ -129,7 +127,7 @@ def test_coefficients_that_cancel_out_have_no_part(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_can_be_taken_apart(sweep: Sweep, evaluator: Evaluator, name: str) -> None:
+def test_every_recipe_has_parts(sweep: Sweep, evaluator: Evaluator, name: str) -> None:
     few = {"passes": 2} if name == "learned" else {}
     parts = Parts(sweep, RECIPES[name].function(*_given(sweep, evaluator, name), TWO, **few))
     for one in parts.names:

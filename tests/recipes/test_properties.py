@@ -36,7 +36,7 @@ ITSELF: list[tuple[str, dict[str, Any]]] = [
 
 
 @given(sweeps(), st.sampled_from(NOTHING))
-def test_nothing_of_the_task_vectors_is_the_base(
+def test_recipes_that_use_nothing_of_the_task_vectors_give_the_base(
     case: tuple[State, dict[str, State]], told: tuple[str, dict[str, Any]]
 ) -> None:
     base, states = case
@@ -62,7 +62,7 @@ def test_one_ingredient_and_its_copies_give_itself(
             torch.testing.assert_close(found[tensor], value)
 
 
-def test_every_recipe_that_goes_from_a_base_is_asked_for_nothing_of_it() -> None:
+def test_every_recipe_with_a_base_has_a_case_without_task_vectors() -> None:
     scaled = {n for n, r in RECIPES.items() if r.needs_base and n != "model_stock"}
     assert {name for name, _ in NOTHING} == scaled
 

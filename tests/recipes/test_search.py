@@ -45,7 +45,7 @@ def test_coefficients_sum_to_one(numbers: list[float]) -> None:
         np.testing.assert_array_equal(coefficients_of(np.zeros((1, 4)), space), equal)
 
 
-def test_without_cma_it_says_what_to_install(
+def test_search_without_cma_says_what_to_install(
     sweep: Sweep, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cma", None)
@@ -68,7 +68,7 @@ def test_a_task_without_gradients_says_which_optimiser_needs_none(
     [{}, {"space": "hyperplane"}, {"per": "tensor"}],
     ids=["softmax", "hyperplane", "tensor"],
 )
-def test_it_finds_a_better_score_than_equal_coefficients(
+def test_search_finds_a_better_score_than_equal_coefficients(
     sweep: Sweep, evaluator: Evaluator, passes: list[int], told: Mapping[str, Any]
 ) -> None:
     pytest.importorskip("cma")

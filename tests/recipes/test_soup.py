@@ -239,7 +239,7 @@ def test_ingredients_with_coefficient_0_take_part_and_excluded_ones_do_not(sweep
     assert (soup.ingredients, [*soup.coefficients]) == (["run1"], ["run1"])
 
 
-def test_the_base_gives_the_form_only_where_it_is_alone(sweep: Sweep) -> None:
+def test_the_base_determines_the_form_only_without_ingredients(sweep: Sweep) -> None:
     assert manual(sweep, {"base": 1, "run10": 1}).form is sweep["run10"]
     assert manual(sweep, {"base": 1}).form is sweep.base
 
@@ -400,7 +400,7 @@ def test_tensors_that_only_the_first_ingredient_ties_are_refused_as_pt(tmp_path:
         ({"w": torch.ones(2), "made by": Step("a", 0.5, True, (), 0, 0)}, "to be safe .*Step"),
     ],
 )
-def test_the_reason_for_no_pt_is_given_before_and_on_request(
+def test_the_reason_against_pt_is_listed_and_raised(
     tmp_path: Path, first: dict[str, Any], reason: str | None
 ) -> None:
     other = {"w": torch.zeros(2)} | ({"n": torch.tensor(4.0)} if "n" in first else {})
@@ -446,7 +446,7 @@ def test_forms_that_a_soup_is_not_written_in_are_refused(
     ],
     ids=["uniform", "manual", "greedy"],
 )
-def test_a_soup_comes_back_from_its_json(
+def test_a_soup_round_trips_through_json(
     sweep: Sweep, evaluator: Evaluator, make: Callable[[Sweep, Evaluator], Soup]
 ) -> None:
     soup = make(sweep, evaluator).evaluate(evaluator, ["val"])
@@ -469,7 +469,7 @@ def test_a_description_of_other_weights_of_the_same_name_is_refused(sweep: Sweep
         Soup.from_json(Sweep.from_folder(sweep.folder), body)
 
 
-def test_the_id_is_that_of_the_weights_and_of_the_way(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_the_id_depends_on_the_weights_and_the_recipe(sweep: Sweep, evaluator: Evaluator) -> None:
     soups = [
         uniform(sweep),
         uniform(sweep, ["run1", "run2"]),
@@ -536,7 +536,7 @@ def test_a_soup_with_estimated_statistics_has_the_score_of_its_file(
     torch.testing.assert_close(found.outputs, expected)
 
 
-def test_estimated_statistics_are_another_soup_that_comes_back_from_its_json(
+def test_a_soup_with_estimated_statistics_differs_and_round_trips_through_json(
     tmp_path: Path, sweep: Sweep, estimated: Soup, evaluator: Evaluator
 ) -> None:
     assert estimated.id != uniform(sweep).id

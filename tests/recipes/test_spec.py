@@ -73,7 +73,7 @@ def test_defaults_choices_and_types_are_those_of_the_signature() -> None:
 
 
 @ALL
-def test_a_recipe_costs_no_more_than_announced_for_each_value(
+def test_a_recipe_takes_at_most_the_announced_passes(
     sweep: Sweep, evaluator: Evaluator, passes: list[int], name: str
 ) -> None:
     recipe = RECIPES[name]

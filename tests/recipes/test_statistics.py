@@ -42,7 +42,7 @@ def test_the_other_statistics_are_those_that_a_soup_does_not_have(
     assert same_weights(back.state_dict(), soup.state_dict())
 
 
-def test_without_batchnorm_or_training_data_there_are_no_others(
+def test_networks_without_batchnorm_or_training_data_have_no_other_statistics(
     tmp_path: Path, sweep: Sweep, splits: dict[str, Split], task: ClassificationTask, store: Store
 ) -> None:
     held = {name: split for name, split in splits.items() if split.role != "train"}

@@ -30,7 +30,7 @@ def test_scale_zero_is_base_and_one_kth_is_mean(k: int) -> None:
         assert task_arithmetic(sweep, scale=1).mixture == uniform(sweep).mixture
 
 
-def test_adding_and_forgetting_cancel_out() -> None:
+def test_adding_and_subtracting_task_vectors_cancel_out() -> None:
     base, states = fine_tuned(4, 2)
     sweep = held_sweep(states, base)
     assert sweep.base is not None

@@ -212,7 +212,7 @@ def test_a_manual_soup_keeps_to_the_rule(partly: tuple[Sweep, dict[str, State]])
         (" , ", "is empty"),
     ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(tmp_path: Path, take: str, message: str) -> None:
+def test_unusable_rules_are_refused(tmp_path: Path, take: str, message: str) -> None:
     sweep = opened(tmp_path / "sweep", states_of())
     with pytest.raises(SweepError, match=message):
         sweep.with_tensors(take)

@@ -102,7 +102,9 @@ def test_dtypes_that_differ_are_trimmed_together() -> None:
 
 
 @given(sweeps())
-def test_properties(case: tuple[State, dict[str, State]]) -> None:
+def test_ties_of_scale_zero_is_the_base_and_of_one_ingredient_that_ingredient(
+    case: tuple[State, dict[str, State]],
+) -> None:
     base, states = case
     sweep = held_sweep(states, base)
     nothing = ties(sweep, scale=0).state_dict()
@@ -115,7 +117,7 @@ def test_properties(case: tuple[State, dict[str, State]]) -> None:
 
 
 @given(sweeps(least=2))
-def test_with_all_entries_and_equal_signs_it_is_the_mean(
+def test_ties_with_all_entries_and_equal_signs_is_the_mean(
     case: tuple[State, dict[str, State]],
 ) -> None:
     base, states = case
@@ -144,7 +146,7 @@ def test_an_entry_with_equal_votes_takes_the_sign_of_most() -> None:
     assert positive.state_dict()["w"].tolist() == [-1, -1, 2, 4, 0]
 
 
-def test_the_same_weights_twice_vote_twice() -> None:
+def test_duplicate_weights_vote_twice() -> None:
     base = {"w": torch.zeros(2)}
     state = {"w": torch.tensor([1.0, 1.0])}
     other = {"w": torch.tensor([-1.5, -3.0])}

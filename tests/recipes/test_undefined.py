@@ -89,7 +89,7 @@ CHOICES: dict[str, Callable[[Sweep, Evaluator], Any]] = {
 
 
 @pytest.mark.parametrize("choose", CHOICES.values(), ids=CHOICES)
-def test_nothing_is_chosen_by_a_score_that_is_undefined(
+def test_choosing_by_an_undefined_score_is_refused(
     sweep: Sweep, make: Make, choose: Callable[[Sweep, Evaluator], Any]
 ) -> None:
     evaluator = make(Dice)
@@ -109,7 +109,7 @@ def test_undefined_examples_are_left_out_where_the_task_says_so(
     choose(sweep, make(ExcludedByPrediction))
 
 
-def test_by_the_loss_an_undefined_score_does_not_matter_and_an_undefined_loss_does(
+def test_choosing_by_the_loss_ignores_undefined_scores_but_not_undefined_losses(
     sweep: Sweep, make: Make
 ) -> None:
     by_loss = greedy(sweep, make(Dice), metric="loss")
@@ -143,7 +143,9 @@ def test_each_mean_is_over_the_examples_where_the_score_of_that_point_is_defined
 
 
 @pytest.mark.parametrize("kind", [Excluded, ExcludedByPrediction])
-def test_greedy_chooses_by_these_means(sweep: Sweep, make: Make, kind: type[Dice]) -> None:
+def test_greedy_chooses_by_the_mean_of_the_defined_scores(
+    sweep: Sweep, make: Make, kind: type[Dice]
+) -> None:
     evaluator, slow = make(kind), make(kind)
     slow.task.score_range = None
     made, expected = greedy(sweep, evaluator), greedy(sweep, slow, early_stop=False)
@@ -186,7 +188,7 @@ def test_targets_that_are_nan_are_refused_before_any_point_is_scored() -> None:
     task.check(torch.zeros(4, 2), targets)
 
 
-def test_if_every_network_fails_there_is_no_choice(
+def test_greedy_refuses_if_every_network_fails(
     sweep: Sweep, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator = make(ClassificationTask)

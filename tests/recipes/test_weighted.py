@@ -15,13 +15,13 @@ def test_weights_are_in_proportion_to_the_score(table: MakeTable) -> None:
     assert sum(squared.values()) == 1
 
 
-def test_or_to_one_over_the_loss(table: MakeTable) -> None:
+def test_weights_are_in_proportion_to_the_inverse_of_the_loss(table: MakeTable) -> None:
     sweep, evaluator = table("ab", {"a": 90, "b": 80})  # losses 0.1 and 0.2
     found = weighted(sweep, evaluator, metric="loss").coefficients
     assert float(found["a"]) == pytest.approx(2 / 3)
 
 
-def test_power_zero_is_uniform_and_what_is_no_number_weighs_nothing(table: MakeTable) -> None:
+def test_power_zero_is_uniform_and_nan_scores_have_no_weight(table: MakeTable) -> None:
     sweep, evaluator = table("abc", {"a": 80, "b": 60, "c": math.nan})
     assert weighted(sweep, evaluator, ["a", "b"], power=0).mixture == (
         uniform(sweep, ["a", "b"]).mixture

@@ -113,13 +113,13 @@ def test_a_later_call_continues_too(cache: Cache) -> None:
         (RemoteFile("x://b/a", 4000), "bytes, but 4,000 were announced"),
     ],
 )
-def test_what_arrives_is_verified(cache: Cache, pinned: RemoteFile, problem: str) -> None:
+def test_downloads_are_verified(cache: Cache, pinned: RemoteFile, problem: str) -> None:
     with pytest.raises(RemoteError, match=problem):
         cache.fetch(pinned, Flaky(CONTENT))
     assert cache.entries() == []
 
 
-def test_what_cannot_be_verified_is_accepted(cache: Cache) -> None:
+def test_downloads_without_a_checksum_are_accepted(cache: Cache) -> None:
     blob = hashlib.sha1(b"blob 5000\0" + CONTENT, usedforsecurity=False).hexdigest()
     md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
     for pinned in (

@@ -104,7 +104,7 @@ def test_wildcards_over_revisions_open_the_snapshots_of_a_run(hub: LoopbackHub) 
     assert sweep.base is not None
 
 
-def test_headers_show_what_does_not_fit_before_it_is_downloaded(hub: LoopbackHub) -> None:
+def test_headers_show_misfits_before_the_download(hub: LoopbackHub) -> None:
     hub.commit("lab/wide", model(3, width=310))
     sweep = Sweep.from_urls(["hf://lab/a", "hf://lab/b", "hf://lab/wide"])
     assert [*sweep.ingredients] == ["a", "b"]
@@ -131,7 +131,7 @@ def torch_file(weights: dict[str, torch.Tensor]) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_torch_file_costs_its_pickle_and_its_directory(hub: LoopbackHub) -> None:
+def test_checking_a_torch_file_downloads_its_pickle_and_its_directory(hub: LoopbackHub) -> None:
     for name, width in (("p", 300), ("q", 300), ("r", 310)):
         weights = torch_file(state(len(name), width))
         hub.commit(f"lab/{name}", {"config.json": CONFIG, "pytorch_model.bin": weights})
@@ -187,14 +187,16 @@ def test_a_cancelled_download_continues_later(hub: LoopbackHub) -> None:
     assert seen == sorted(seen)
 
 
-def test_giving_up_says_how_much_is_here(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_abandoned_download_reports_the_bytes_received(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Sweep.from_urls("hf://lab/a")
     hub.cut_after = 0
     with pytest.raises(RemoteError, match=r"lab/b@\w+/config.json: the connection .* 0 bytes of"):
         Sweep.from_urls("hf://lab/b")
 
 
-def test_what_is_cached_opens_offline(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_files_open_offline(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     Sweep.from_urls(["hf://lab/a", "hf://lab/b"])
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     count = len(hub.requests)
@@ -214,7 +216,7 @@ def test_what_is_cached_opens_offline(hub: LoopbackHub, monkeypatch: pytest.Monk
         ("hf://lab/secret", "it is private and you have no token"),
     ],
 )
-def test_the_missing_is_named(hub: LoopbackHub, url: str, message: str) -> None:
+def test_missing_repositories_and_files_are_named(hub: LoopbackHub, url: str, message: str) -> None:
     hub.commit("lab/secret", model(1), private=True)
     with pytest.raises(RemoteError, match=message):
         Sweep.from_urls(url)

@@ -84,7 +84,7 @@ def test_files_are_pinned_to_their_etag(s3: Any) -> None:
     assert Sweep.from_urls(urls, refresh=True)["run-1"].digest != sweep["run-1"].digest
 
 
-def test_versions_stay_available(s3: Any) -> None:
+def test_replaced_versions_of_an_object_stay_available(s3: Any) -> None:
     s3.put_bucket_versioning(Bucket="runs", VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(Bucket="runs", Key="sweep/run-1.safetensors", Body=weights(3))
     urls = ["s3://runs/sweep/run-1.safetensors", "s3://runs/sweep/run-2.safetensors"]
@@ -154,7 +154,7 @@ def test_headers_are_read_in_exact_ranges(s3: Any, monkeypatch: pytest.MonkeyPat
         ("s3://runs/sweep/x*.pt", "Nothing matches s3://runs/sweep/x"),
     ],
 )
-def test_the_missing_is_named(s3: Any, url: str, message: str) -> None:
+def test_missing_buckets_and_objects_are_named(s3: Any, url: str, message: str) -> None:
     with pytest.raises(RemoteError, match=message):
         Sweep.from_urls(url)
 

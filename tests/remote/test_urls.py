@@ -57,7 +57,7 @@ def test_credentials_are_taken_out_of_texts() -> None:
         ("hf://a/b@step-*/", HubUrl("a/b", "step-*", "")),
     ],
 )
-def test_urls_of_the_hub(url: str, parsed: HubUrl) -> None:
+def test_urls_of_the_hub_are_parsed(url: str, parsed: HubUrl) -> None:
     assert parse_hub_url(url) == parsed
 
 

@@ -262,7 +262,7 @@ def run_in_training(description: object, holder: str | None = None) -> list[str]
         ("", False),
     ],
 )
-def test_text_that_ultralytics_evaluates_is_told_from_an_activation(
+def test_text_that_ultralytics_evaluates_is_distinguished_from_an_activation(
     text: str, is_usual: bool
 ) -> None:
     expected = [] if is_usual else [f"eval({text!r})"]
@@ -286,7 +286,7 @@ def test_text_that_ultralytics_evaluates_is_told_from_an_activation(
     ],
 )
 @pytest.mark.parametrize("part", ["backbone", "head"])
-def test_names_that_ultralytics_calls_are_told_from_layers(
+def test_names_that_ultralytics_calls_are_distinguished_from_layers(
     part: str, layer: str, is_known: bool
 ) -> None:
     expected = [] if is_known else [f"the layer {layer!r} of a model's yaml"]
@@ -310,13 +310,13 @@ def test_names_that_ultralytics_calls_are_told_from_layers(
     ],
 )
 @pytest.mark.parametrize("holder", [None, "_modules", "_buffers", "_parameters"])
-def test_a_description_is_plain_wherever_it_stands(
+def test_code_that_a_description_runs_is_found_at_any_place(
     description: object, found: list[str], holder: str | None
 ) -> None:
     assert run_in_training(description, holder) == found
 
 
-def test_rows_that_also_stand_elsewhere_are_looked_at() -> None:
+def test_rows_with_two_holders_are_checked() -> None:
     rows: list[Any] = [[-1, 1, "Path", []]]
     state = {"w": torch.ones(1)}
     model = AModel(yaml={"backbone": ROWS, "head": rows})

@@ -103,7 +103,7 @@ def test_refusals_contain_the_way_out(file: bytes, way_out: str) -> None:
     assert way_out in refused.value.way_out
 
 
-def test_a_legacy_file_that_was_cut_short_anywhere_is_said_to_be() -> None:
+def test_a_truncated_legacy_file_is_reported_as_truncated() -> None:
     data = saved({"layer.weight": torch.ones(2)}, zipped=False).getvalue()
     for length in range(1, len(data)):
         with pytest.raises(Refusal, match=r"truncated|torch\.save\.") as refused:
@@ -117,7 +117,7 @@ def test_a_large_pickle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         read_contents(saved(STATE))
 
 
-def test_where_the_storages_are() -> None:
+def test_contents_give_the_places_of_storages() -> None:
     for zipped in (True, False):
         file = saved(STATE, zipped=zipped)
         read = read_contents(file)

@@ -314,7 +314,7 @@ def test_wrong_arguments_of_an_emulated_call_are_refused_by_its_name() -> None:
         machine(b"\x80\x02ca\nb\n)R.", {"a.b": two}).load()
 
 
-def test_a_name_may_be_refused_when_it_is_met() -> None:
+def test_a_callback_may_refuse_names() -> None:
     def refuse(path: str) -> None:
         raise Refusal(f"{path}!")
 
@@ -322,13 +322,13 @@ def test_a_name_may_be_refused_when_it_is_met() -> None:
         machines.Machine(b"\x80\x02ca\nb\n.", {}, lambda pid: None, refuse).load()
 
 
-def test_nothing_can_be_changed_from_within() -> None:
+def test_values_of_the_machine_have_no_attributes() -> None:
     loaded = machine(b"\x80\x02ca\nb\n.").load()
     assert isinstance(loaded, Global)
     assert not hasattr(loaded, "__dict__")
 
 
-def test_values_are_told_from_classes_and_calls() -> None:
+def test_values_are_distinguished_from_classes_and_calls() -> None:
     program = (
         b"\x80\x02](ca\nMade\nq\0)\x81h\0)\x81ca\nCalled\n)Rca\nValue\nca\nBoth\nq\1h\1)\x81e."
     )
@@ -338,7 +338,7 @@ def test_values_are_told_from_classes_and_calls() -> None:
     assert set(loaded.named) == {"a.Made", "a.Called", "a.Value", "a.Both"}
 
 
-def test_a_value_stays_a_value_even_if_it_is_called() -> None:
+def test_called_values_stay_values() -> None:
     def call_first(machine: machines.Machine, args: tuple[Any, ...]) -> Any:
         return machine.call(*args)
 

@@ -61,7 +61,7 @@ def details(**entries: object) -> dict[str, Any]:
     ids=str,
 )
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_values_of_all_kinds_come_as_plain_ones(
+def test_values_of_all_kinds_are_converted_to_plain_ones(
     value: object, plain: object, protocol: int
 ) -> None:
     read = machine(pickle.dumps(value, protocol), CALLS).load()
@@ -179,7 +179,7 @@ def test_hyperparameters_are_shown_without_the_name_of_their_group(
     assert details(**{group: holder}) == {"lr": 0.1, "depth": 2}
 
 
-def test_nested_ones_have_their_path_for_a_name() -> None:
+def test_nested_details_have_their_path_as_name() -> None:
     nested = {"optimizer": {"lr": 0.1, "betas": (0.9, 0.99)}, "sizes": [1] * 20, 3: 4}
     assert details(config=nested) == {"optimizer.lr": 0.1, "optimizer.betas": "0.9, 0.99"}
     tree = omegaconf_tree({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "none": None})

@@ -35,7 +35,7 @@ SCORES = """
     "name",
     SCORES.split(),
 )
-def test_scores(name: str, number: Any) -> None:
+def test_names_of_scores_are_recognised(name: str, number: Any) -> None:
     assert role_of(name, number) == SCORE
     assert role_of(name, number, beside=False) == SCORE
 

@@ -44,7 +44,7 @@ LARGE = 1 << 61
         (0, None, (1,), "has no shape and strides"),
     ],
 )
-def test_a_view_that_no_tensor_has_is_known(
+def test_views_of_no_tensor_are_found(
     offset: Any, shape: Any, stride: Any, problem: str | None
 ) -> None:
     found = Tensor(STORAGE, "float32", offset, shape, stride).problem()
@@ -76,7 +76,7 @@ FLOAT = Global("torch.FloatStorage")
         (None, "describes a storage"),
     ],
 )
-def test_an_id_stands_for_one_storage_or_is_refused(pid: Any, problem: str | None) -> None:
+def test_ids_of_storages_are_resolved_or_refused(pid: Any, problem: str | None) -> None:
     known = {"1": Storage("1", "float32", 4), "2": Storage("2", "float32", 8)}
     if problem is None:
         assert storage_of(pid, known).nbytes in (4, 16)
@@ -137,7 +137,7 @@ def test_dtypes_without_plain_elements_are_refused_by_name(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_lazy_layer_is_told_from_a_file_without_weights() -> None:
+def test_a_lazy_layer_is_reported_as_a_tensor_without_values() -> None:
     model = nn.Sequential(nn.LazyLinear(2))
     for saved in (model, model.state_dict(), {"model": model}):
         (found,) = contents(saved)["sets"]

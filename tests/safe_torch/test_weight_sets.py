@@ -168,7 +168,7 @@ def test_values_that_are_not_tensors_are_left_out_and_noted() -> None:
         ({"w": torch.ones(1), "steps": torch.tensor(1)}, ["w", "steps"]),
     ],
 )
-def test_counters_of_averages_are_no_weights(state: dict[str, Any], names: list[str]) -> None:
+def test_counters_of_averages_are_not_weights(state: dict[str, Any], names: list[str]) -> None:
     assert list(contents(state)["sets"][0]["tensors"]) == names
 
 
@@ -196,7 +196,7 @@ def test_a_file_without_weights_is_refused_with_what_it_holds(saved: object, pro
         contents(saved)
 
 
-def test_containers_that_hold_each_other_are_walked_once() -> None:
+def test_recursive_containers_are_walked_once() -> None:
     loop: dict[str, Any] = {"model": None, "w": torch.ones(1)}
     loop["model"] = {"ema": loop, "state_dict": loop}
     assert sets(loop) == [("", "weights")]
@@ -332,7 +332,7 @@ def test_the_layers_of_a_wide_tree_are_no_sets_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("key", OTHER_SETS)
-def test_other_sets_are_found_whatever_their_names(key: str) -> None:
+def test_sets_of_weights_are_found_under_any_name(key: str) -> None:
     wrapped = {f"module.{name}": tensor for name, tensor in averaged(BODY).items()}
     for other in (averaged(BODY), wrapped | {"n_averaged": torch.tensor(2)}):
         found = contents({"model": BODY, key: other, "epoch": 3})["sets"]
@@ -359,7 +359,7 @@ def test_weights_are_found_at_any_depth(saved: object, place: str) -> None:
 
 
 @pytest.mark.parametrize("one", ["model", "net"])
-def test_possible_copies_or_parts_are_noted_and_can_be_joined(one: str) -> None:
+def test_sets_that_may_be_copies_or_parts_are_noted_and_can_be_joined(one: str) -> None:
     found = contents({one: BODY, "other": averaged(BODY)})["sets"]
     assert [each["name"] for each in found] == [one, "other", f"{one}+other"]
     assert [each["left_out"] for each in found] == [["other"], [one], []]
@@ -416,7 +416,7 @@ def test_floats_beside_the_weights_are_noted(beside: dict[str, Any], note: str) 
     ],
     ids=str,
 )
-def test_usual_values_beside_the_weights_need_no_note(beside: dict[str, Any]) -> None:
+def test_usual_values_beside_the_weights_are_not_noted(beside: dict[str, Any]) -> None:
     (found,) = contents({"model": BODY} | beside)["sets"]
     assert found["notes"] == []
 

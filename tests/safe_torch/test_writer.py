@@ -54,7 +54,7 @@ plain = st.recursive(
 
 
 @given(plain, st.integers(2, 5))
-def test_plain_values_come_back(value: object, protocol: int) -> None:
+def test_plain_values_round_trip(value: object, protocol: int) -> None:
     assert again(value, protocol) == value
 
 
@@ -81,13 +81,13 @@ def test_plain_values_come_back(value: object, protocol: int) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_other_values_come_back(value: object, protocol: int) -> None:
+def test_other_values_round_trip(value: object, protocol: int) -> None:
     found = again(value, protocol)
     assert (type(found), repr(found)) == (type(value), repr(value))
 
 
 @PROTOCOLS
-def test_objects_come_back_with_their_attributes(protocol: int) -> None:
+def test_objects_round_trip_with_their_attributes(protocol: int) -> None:
     found = again(SimpleNamespace(a=1, b=[2]), protocol)
     assert found == SimpleNamespace(a=1, b=[2])
     ordered = OrderedDict(a=1)
@@ -99,7 +99,7 @@ def test_objects_come_back_with_their_attributes(protocol: int) -> None:
 
 
 @PROTOCOLS
-def test_shared_and_recursive_values_stay_so(protocol: int) -> None:
+def test_shared_and_recursive_values_round_trip(protocol: int) -> None:
     part: list[Any] = [1]
     whole: dict[str, Any] = {"a": part, "b": part, "other": [1]}
     whole["whole"] = whole
@@ -112,7 +112,7 @@ def test_shared_and_recursive_values_stay_so(protocol: int) -> None:
     assert found[1][0][1] is found[1]
 
 
-def test_text_and_classes_are_written_once() -> None:
+def test_repeated_texts_and_classes_are_written_once() -> None:
     text = "a rather long text " * 9
     namespaces = [SimpleNamespace(key=text) for _ in range(50)]
     written = pickled(read(pickle.dumps(namespaces, 2)))
@@ -169,7 +169,7 @@ SHARED: list[Any] = [1]
         (Ordered(), {}),
     ],
 )
-def test_trees_that_differ_are_not_alike(one: object, other: object) -> None:
+def test_different_trees_are_not_alike(one: object, other: object) -> None:
     assert not are_alike([one], [other])
     assert are_alike([one], [one])
 

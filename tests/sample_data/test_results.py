@@ -34,14 +34,14 @@ def test_rows_have_as_many_cells_as_the_head() -> None:
     assert written[3] == "| SWA | – | – | – | – | – | – |"
 
 
-def test_only_what_is_between_the_markers_is_replaced() -> None:
+def test_only_text_between_the_markers_is_replaced() -> None:
     written = between_markers(f"before\n{BEGIN}\nold\nolder\n{END}\nafter\n", RESULTS, "new")
     assert written == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
     assert between_markers(written, RESULTS, "new") == written
     assert between_markers(README, RESULTS, "\n".join(ROWS)) == README
 
 
-def test_the_readme_says_what_each_recipe_can_be_told() -> None:
+def test_the_readme_lists_the_parameters_of_each_recipe() -> None:
     assert between_markers(README, DESCRIPTIONS, descriptions()) == README, "make results"
     (line,) = (line for line in descriptions().splitlines() if "`ties`" in line)
     assert "`density=0.2` (0.001 to 1)<br>" in line
@@ -52,6 +52,6 @@ def test_the_readme_says_what_each_recipe_can_be_told() -> None:
 @pytest.mark.parametrize(
     "text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"]
 )
-def test_without_its_markers_nothing_is_written(text: str) -> None:
+def test_texts_without_markers_are_not_written(text: str) -> None:
     with pytest.raises(ValueError, match="needs one line"):
         between_markers(text, RESULTS, "new")

@@ -118,7 +118,7 @@ def test_a_process_of_this_machine_is_seen_to_have_ended_before_its_lease_runs_o
     process.communicate()
 
 
-def test_a_worker_of_this_machine_that_does_not_renew_its_lease_is_killed_with_its_children(
+def test_a_local_worker_with_an_expired_lease_is_killed_with_its_children(
     shared: Store,
 ) -> None:
     process = a_process()

@@ -216,7 +216,7 @@ def test_long_texts_are_refused(store: Store, said: dict[str, str], problem: str
     assert annotations(store, ["a"]) == {}
 
 
-def test_a_read_only_workspace_takes_no_name(store: Store, tmp_path: Path) -> None:
+def test_annotating_in_a_read_only_workspace_is_refused(store: Store, tmp_path: Path) -> None:
     reading = Store(store.folder, read_only=True)
     with pytest.raises(StoreError, match="read-only"):
         annotate(reading, "a", name="new")

@@ -69,7 +69,7 @@ def test_an_evaluation_is_of_one_task_and_one_split(store: Store, task: str, spl
     assert store.evaluations(["a"], task, split) == {}
 
 
-def test_adding_again_replaces(store: Store) -> None:
+def test_adding_an_evaluation_again_replaces_it(store: Store) -> None:
     new = {"losses": torch.tensor([2.0, 4.0])}
     full = new | {"outputs": torch.ones(2, 3)}
     add(store, "a")

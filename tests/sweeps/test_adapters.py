@@ -255,7 +255,7 @@ def close(found: State, wanted: State) -> None:
         }),
     ],
 )  # fmt: skip
-def test_an_adapter_is_its_merged_weights(
+def test_an_adapter_is_read_as_its_merged_weights(
     tmp_path: Path, base: State, config: dict[str, Any], scales: dict[str, float]
 ) -> None:
     save_file(base, tmp_path / "base.safetensors")

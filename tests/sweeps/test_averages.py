@@ -107,7 +107,9 @@ def test_an_average_with_the_base_is_reported(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_average_of_ingredients(tmp_path: Path, states: dict[str, State]) -> None:
+def test_ingredients_that_are_no_averages_are_not_reported(
+    tmp_path: Path, states: dict[str, State]
+) -> None:
     found = warnings(save_sweep(tmp_path / "sweep", states))
     if "beyond" in states:  # then it is the other end that lies between
         assert found == {"run-1": "is an average of beyond and run-2, which are in this sweep too"}
@@ -126,7 +128,7 @@ def test_a_soup_of_stockpot_is_detected_by_its_recipe(tmp_path: Path, extra: boo
     assert warnings(folder) == {"soup": f"is a soup saved by Stockpot (uniform){members}"}
 
 
-def test_a_soup_that_is_no_average_is_reported_too(tmp_path: Path) -> None:
+def test_soups_that_are_no_averages_are_reported_too(tmp_path: Path) -> None:
     folder = save_sweep(tmp_path / "sweep", {"base": BASE, "run-1": tuned(1)})
     wise_ft(Sweep.from_folder(folder), ["run-1"], alpha=1.5).save(folder / "soup.safetensors")
     assert warnings(folder)["soup"].startswith("is a soup saved by Stockpot (wise_ft) of run-1")
@@ -153,7 +155,7 @@ def beyond_text(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [damaged, of_another, beyond_text])
-def test_what_is_only_called_a_recipe_is_none(
+def test_files_that_are_no_recipe_are_not_reported_as_soups(
     tmp_path: Path, write: Callable[[Path], None]
 ) -> None:
     folder = save_sweep(tmp_path / "sweep", RUNS)

@@ -56,7 +56,7 @@ def findings_of(sweep: Sweep, name: str) -> list[Finding]:
         ),
     ],
 )
-def test_a_misfit_is_left_out_and_reported_with_its_tensor_and_the_way_out(
+def test_a_misfit_is_left_out_and_reported_with_its_tensor(
     tmp_path: Path, state: State, tensor: str, problem: str, with_base: bool
 ) -> None:
     states = {"a": shifted(1), "b": shifted(2), "odd": state}
@@ -125,7 +125,7 @@ def test_an_unreadable_file_is_a_finding_and_the_sweep_goes_on(
     assert finding.way_out
 
 
-def test_without_a_base_the_layout_of_most_decides(tmp_path: Path) -> None:
+def test_the_layout_of_the_majority_decides_without_a_base(tmp_path: Path) -> None:
     few = {"other": torch.ones(3)}
     states = {"a": few, "b": shifted(1), "c": shifted(2)}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
@@ -136,7 +136,7 @@ def test_without_a_base_the_layout_of_most_decides(tmp_path: Path) -> None:
     }
 
 
-def test_with_a_base_the_base_decides(tmp_path: Path) -> None:
+def test_the_base_decides_which_ingredients_fit(tmp_path: Path) -> None:
     states = {"a": shifted(1), "b": {"x": torch.ones(3)}, "c": {"x": torch.zeros(3)}, "base": GOOD}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
     assert list(sweep.ingredients) == ["a"]
@@ -161,7 +161,7 @@ def test_with_a_base_the_base_decides(tmp_path: Path) -> None:
         pytest.param(shifted(1), "", "has the same weights as a", id="duplicate"),
     ],
 )
-def test_a_warning_is_reported_and_the_ingredient_takes_part(
+def test_ingredients_with_warnings_take_part(
     tmp_path: Path, state: State, tensor: str, problem: str
 ) -> None:
     states = {"a": shifted(1), "b": shifted(2), "odd": state, "base": GOOD}
@@ -198,7 +198,7 @@ def test_a_sweep_that_fits_has_no_findings(sweep: Sweep) -> None:
     assert sweep.fit.findings == ()
 
 
-def test_a_misfit_is_not_compared_with_others(tmp_path: Path) -> None:
+def test_misfits_are_not_compared_with_each_other(tmp_path: Path) -> None:
     nan = {"w": torch.full((2, 3), torch.nan), "b": torch.ones(2), "n": torch.tensor(99)}
     states = {"a": shifted(1), "b": shifted(2), "x": nan, "y": nan}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
@@ -223,7 +223,7 @@ def test_a_base_that_was_named_must_be_usable(tmp_path: Path, problem: str) -> N
 
 
 @pytest.mark.parametrize("problem", BAD_BASES)
-def test_without_a_usable_base_the_sweep_goes_on(tmp_path: Path, problem: str) -> None:
+def test_a_sweep_with_an_unusable_base_is_opened(tmp_path: Path, problem: str) -> None:
     states = {"a": shifted(1), "b": shifted(2), "base": BAD_BASES[problem]}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
     assert sweep.base is None
@@ -233,7 +233,7 @@ def test_without_a_usable_base_the_sweep_goes_on(tmp_path: Path, problem: str) -
     assert re.search(problem.partition(": ")[2], finding.problem)
 
 
-def test_where_no_ingredient_fits_the_base_it_is_the_base_that_is_left_out(tmp_path: Path) -> None:
+def test_a_base_that_no_ingredient_fits_is_left_out(tmp_path: Path) -> None:
     """As where the base is another network, which has a layer of the same shape."""
     backbone = {"embed": torch.ones(3, 2)}
     runs = {
@@ -252,9 +252,7 @@ MASK = torch.tensor([0.0, -torch.inf])
 
 
 @pytest.mark.parametrize("with_base", [True, False])
-def test_infinities_that_all_ingredients_share_are_no_fault(
-    tmp_path: Path, with_base: bool
-) -> None:
+def test_shared_infinities_are_accepted(tmp_path: Path, with_base: bool) -> None:
     states = {name: shifted(by) | {"mask": MASK} for by, name in enumerate(["a", "b"], start=1)}
     states |= {"base": GOOD | {"mask": MASK}} if with_base else {}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
@@ -272,7 +270,7 @@ def test_infinities_that_all_ingredients_share_are_no_fault(
         pytest.param([MASK], {"a"}, id="one alone"),
     ],
 )
-def test_infinities_that_not_all_share_are_a_fault(
+def test_infinities_that_not_all_ingredients_share_are_misfits(
     tmp_path: Path, masks: list[torch.Tensor], misfits: set[str]
 ) -> None:
     named = zip("abc", masks, strict=False)

@@ -381,7 +381,7 @@ A, B, C = Status(1, 1), Status(2, 1), Status(2, 2)
         pytest.param({}, {"a2": A, "a10": A}, {"a10": B, "a2": A}, ("a2",), {"a10": 2}, id="both"),
     ],
 )
-def test_changes_settle_when_two_listings_agree(
+def test_changed_files_are_settled_when_two_listings_agree(
     before: dict[str, Status],
     last: dict[str, Status],
     now: dict[str, Status],
@@ -452,7 +452,7 @@ def test_an_unfinished_file_waits_and_is_taken_once_it_is_complete(
     assert sweep["run-3"].digest == Sweep.from_folder(alone)["run-3"].digest
 
 
-def test_shards_wait_for_each_other(tmp_path: Path, workspace: Path) -> None:
+def test_incomplete_shards_are_not_opened(tmp_path: Path, workspace: Path) -> None:
     shards = {n: save({f"w{n}": torch.full((20,), float(n))}) for n in (1, 2)}
     run = tmp_path / "run-1"
     run.mkdir()

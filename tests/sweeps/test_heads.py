@@ -71,7 +71,7 @@ def test_heads_are_found_whatever_their_size(
 
 
 @pytest.mark.parametrize("odd", ["a", "b", "c"])
-def test_the_one_with_another_head_is_found_wherever_it_stands(tmp_path: Path, odd: str) -> None:
+def test_the_run_with_another_head_is_found_at_any_position(tmp_path: Path, odd: str) -> None:
     states = {name: tuned(i) for i, name in enumerate("abc", 1)}
     (finding,) = findings(tmp_path, states | {odd: own_head(9)})
     assert (finding.ingredient, finding.tensor) == (odd, "head")
@@ -111,7 +111,9 @@ def test_a_head_that_no_run_began_with_is_the_fault_of_the_base(tmp_path: Path) 
         ),
     ],
 )
-def test_what_is_no_head_of_its_own(tmp_path: Path, states: dict[str, State]) -> None:
+def test_heads_that_are_no_own_heads_are_not_reported(
+    tmp_path: Path, states: dict[str, State]
+) -> None:
     found = findings(tmp_path, states)
     assert [finding for finding in found if "unrelated" in finding.problem] == []
 
@@ -120,7 +122,7 @@ def test_in_the_bundled_sample_all_runs_began_with_one_head() -> None:
     assert Sweep.from_folder(SAMPLE).fit.findings == ()
 
 
-def test_a_head_that_one_run_stores_as_integers_is_compared_with_none(tmp_path: Path) -> None:
+def test_a_head_of_integers_is_not_compared(tmp_path: Path) -> None:
     states = {name: tuned(i) for i, name in enumerate("abc", 1)}
     states["b"]["head"] = states["b"]["head"].to(torch.int8)
     found = findings(tmp_path, states)

@@ -128,7 +128,7 @@ def test_a_table_may_be_in_utf_16(tmp_path: Path, encoding: str) -> None:
     assert sidecars(tmp_path, "α.pt").rows == {"α": {"lr": 2}}
 
 
-def test_without_a_table_nothing_is_known(tmp_path: Path) -> None:
+def test_folders_without_a_table_have_no_hyperparameters(tmp_path: Path) -> None:
     assert sidecars(tmp_path, "a.pt") == Sidecars()
 
 
@@ -161,7 +161,7 @@ def test_without_a_table_nothing_is_known(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said_and_the_rest_is_used(
+def test_faults_of_a_table_are_reported_and_the_other_rows_are_used(
     tmp_path: Path, name: str, content: bytes, rows: Mapping[str, object], problem: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -172,7 +172,7 @@ def test_what_is_wrong_with_a_table_is_said_and_the_rest_is_used(
     assert all(finding.way_out for finding in found.findings)
 
 
-def test_of_several_rows_the_last_is_used_and_that_is_noted(tmp_path: Path) -> None:
+def test_the_last_of_several_rows_is_used_and_noted(tmp_path: Path) -> None:
     (tmp_path / CSV).write_text("checkpoint,epoch\na,1\na.pt,2\nb,1\n")
     found = sidecars(tmp_path, "a.pt", "b.pt")
     assert found.rows == {"a": {"epoch": 2}, "b": {"epoch": 1}}
@@ -180,7 +180,7 @@ def test_of_several_rows_the_last_is_used_and_that_is_noted(tmp_path: Path) -> N
     assert found.findings[0].severity == "note"
 
 
-def test_of_two_tables_one_is_used_and_that_is_said(tmp_path: Path) -> None:
+def test_one_of_two_tables_is_used_and_reported(tmp_path: Path) -> None:
     (tmp_path / JSONL).write_text('{"name": "a", "lr": 1}')
     (tmp_path / CSV).write_text("name,lr\na,2\n")
     found = sidecars(tmp_path, "a.pt")
@@ -202,7 +202,7 @@ def test_rows_without_a_checkpoint_are_reported_one_by_one_while_they_are_few(
     ]
 
 
-def test_a_row_that_could_mean_two_checkpoints_means_none(tmp_path: Path) -> None:
+def test_ambiguous_rows_are_not_assigned(tmp_path: Path) -> None:
     (tmp_path / CSV).write_text("path,lr\nx/a.ckpt,1\nx/b.pt,2\n")
     paths = {"a.pt": tmp_path / "a.pt", "a.bin": tmp_path / "a.bin", "b": tmp_path / "b.pt"}
     found = read_sidecars(tmp_path, paths)
@@ -210,7 +210,7 @@ def test_a_row_that_could_mean_two_checkpoints_means_none(tmp_path: Path) -> Non
     assert [of for of, _ in problems(found)] == ["x/a.ckpt"]
 
 
-def test_a_table_where_one_may_not_read_is_not_read(tmp_path: Path) -> None:
+def test_tables_outside_the_roots_are_not_read(tmp_path: Path) -> None:
     (tmp_path / CSV).write_text("name,lr\na,1\n")
     (tmp_path / "b.json").write_text('{"lr": 1}')
     paths = {name: tmp_path / f"{name}.pt" for name in "ab"}
@@ -257,7 +257,7 @@ def test_columns_of_runs_never_are_called_like_ours() -> None:
     }
 
 
-def test_what_people_say_of_a_run_goes_before_what_its_checkpoint_says() -> None:
+def test_details_of_the_first_source_take_precedence() -> None:
     merged = RunDetails()
     merged.add({"lr": 0.1, "note": None}, {}, "sweep.csv")
     merged.add({"epoch": 3, "lr": 0.2, "note": "x"}, {"acc": 0.5, "epoch": 4}, "a.pt")
@@ -290,7 +290,7 @@ def test_what_people_say_of_a_run_goes_before_what_its_checkpoint_says() -> None
         ),
     ],
 )
-def test_what_is_worth_a_column(
+def test_columns_are_chosen_among_details(
     described: list[dict[str, Scalar]], details: list[dict[str, Scalar]], columns: list[str]
 ) -> None:
     assert choose_columns(described, details) == columns

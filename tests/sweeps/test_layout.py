@@ -150,7 +150,7 @@ def test_weights_that_are_quantized_are_refused_by_name(tmp_path: Path, state: S
     ],
     ids=["a scale that is learned", "bytes", "a mask", "rounded only"],
 )
-def test_what_is_only_like_a_quantized_weight_is_none(tmp_path: Path, state: State) -> None:
+def test_weights_with_names_like_quantized_ones_are_accepted(tmp_path: Path, state: State) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": state})
     assert Sweep.from_folder(folder).fit.findings == ()
 

@@ -137,7 +137,7 @@ def test_checkpoints_that_do_not_fit_the_local_ones_are_not_downloaded(
         ("hf://lab", "not a URL of the Hub"),
     ],
 )
-def test_a_url_that_is_none_is_named(folder: Path, url: str, message: str) -> None:
+def test_malformed_urls_are_named(folder: Path, url: str, message: str) -> None:
     (folder / "sweep.csv").write_text(f"checkpoint\n{url}\n")
     with pytest.raises(RemoteError, match=message) as error:
         Sweep.from_folder(folder)

@@ -65,7 +65,7 @@ def test_a_distributed_checkpoint_is_refused_with_the_command_that_converts_it(
         Sweep.from_urls("memory://bucket/parts")
 
 
-def test_a_distributed_checkpoint_beside_others_is_said_and_not_downloaded(bucket: Any) -> None:
+def test_a_distributed_checkpoint_beside_others_is_reported_and_not_downloaded(bucket: Any) -> None:
     for part in range(2):
         bucket.pipe(f"/bucket/sweep/big/__{part}_0.distcp", b"x" * 1000)
     bucket.pipe("/bucket/sweep/big/.metadata", b"x")
@@ -231,6 +231,6 @@ def test_a_damaged_manifest_is_named(bucket: Any, text: str) -> None:
         (["nosuch://bucket"], "nosuch:// is not supported"),
     ],
 )
-def test_urls_without_checkpoints(bucket: Any, urls: list[str], message: str) -> None:
+def test_urls_without_checkpoints_are_refused(bucket: Any, urls: list[str], message: str) -> None:
     with pytest.raises(RemoteError, match=message):
         Sweep.from_urls(urls)

@@ -185,7 +185,7 @@ def test_hyperparameters_and_the_metrics_of_the_snapshot_are_read(
     assert not [f for f in sweep.fit.findings if f.severity == "warning"]
 
 
-def test_each_value_has_its_file_and_the_table_goes_first(tmp_path: Path) -> None:
+def test_each_value_names_its_file_and_the_table_takes_precedence(tmp_path: Path) -> None:
     files, *_ = CASES["timm, best by the epoch in the file"]
     write(tmp_path, {**files, "sweep.csv": "name,lr,val_acc\nrun,0.25,0.5\n"})
     found = Sweep.from_folder(tmp_path)["run"]
@@ -263,7 +263,9 @@ def test_arguments_of_the_trainer_execute_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "canary").exists()
 
 
-def test_of_a_best_model_at_the_end_the_metrics_of_the_best_step_are_shown(tmp_path: Path) -> None:
+def test_the_metrics_of_the_best_step_are_shown_if_the_best_model_is_loaded_at_the_end(
+    tmp_path: Path,
+) -> None:
     files, *_ = CASES["Trainer, final"]
     write(tmp_path, files)
     write(tmp_path, {"run/checkpoint-10/trainer_state.json": state(HISTORY, "x/checkpoint-5")})

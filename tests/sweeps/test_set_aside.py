@@ -43,7 +43,7 @@ def with_extra(names: str, extra: Mapping[str, Tensor]) -> dict[str, State]:
     ],
     ids=["ids", "frequencies", "profiler", "loss"],
 )
-def test_what_is_no_weight_keeps_no_one_out_whichever_are_more(
+def test_tensors_that_are_no_weights_exclude_no_run(
     tmp_path: Path, names: str, extra: State, kind: str
 ) -> None:
     sweep = opened(tmp_path, with_extra(names, extra))
@@ -69,7 +69,7 @@ def test_a_run_without_counters_of_batches_takes_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", [BASE, BASE | {"position_ids": IDS}])
 @pytest.mark.parametrize("names", ["", "ab", "abcdef"])
-def test_the_base_is_no_measure_of_what_is_no_weight(
+def test_tensors_that_are_no_weights_may_be_missing_from_the_base(
     tmp_path: Path, base: State, names: str
 ) -> None:
     sweep = opened(tmp_path, with_extra(names, {"position_ids": IDS}) | {"base": base})
@@ -90,7 +90,7 @@ LEARNED = {
 
 @pytest.mark.parametrize("names", ["a", "ab"])
 @pytest.mark.parametrize("kind", LEARNED)
-def test_a_weight_that_others_lack_leaves_the_run_out(
+def test_a_run_with_a_weight_that_others_lack_is_left_out(
     tmp_path: Path, kind: str, names: str
 ) -> None:
     states = with_extra(names, LEARNED[kind])
@@ -114,16 +114,16 @@ def test_weights_of_a_loss_that_differ_were_learned(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_buffer_that_is_the_same_in_all_that_have_it(
-    tmp_path: Path, extra: State, fits: bool
-) -> None:
+def test_buffers_with_equal_values_may_be_missing(tmp_path: Path, extra: State, fits: bool) -> None:
     sweep = opened(tmp_path, with_extra("abcd", extra))
     assert sweep.fit.misfits == (set() if fits else {"e", "f"})
     alone = opened(tmp_path / "alone", with_extra("a", extra))
     assert alone.fit.misfits == {"a"}
 
 
-def test_runs_that_hold_one_network_are_most_though_what_they_save_differs(tmp_path: Path) -> None:
+def test_runs_of_one_network_are_the_majority_though_their_extra_tensors_differ(
+    tmp_path: Path,
+) -> None:
     extras: list[State] = [{}, {"ids": IDS}, {"0.inv_freq": FREQUENCIES}]
     states = {f"r{i}": RUNS["abc"[i]] | extra for i, extra in enumerate(extras)}
     strangers = {f"s{i}": {"other": torch.full((3,), float(i))} for i in range(2)}
@@ -164,7 +164,7 @@ def test_a_soup_keeps_what_its_first_ingredient_saved_beside_the_weights(
     assert same_weights({name: saved[name] for name in wanted}, wanted)
 
 
-def test_a_soup_of_such_a_sweep_is_rebuilt_to_the_byte(tmp_path: Path) -> None:
+def test_a_soup_of_runs_with_extra_tensors_is_rebuilt_to_the_byte(tmp_path: Path) -> None:
     sweep = opened(tmp_path, with_extra("ace", {"ids": IDS}))
     soup = uniform(sweep)
     save_checked(soup, tmp_path / "one.safetensors")
@@ -193,7 +193,9 @@ def prefixed(state: Mapping[str, Tensor], prefix: str) -> State:
 
 
 @pytest.mark.parametrize("wrapped", ["a", "abc", "abcdef"])
-def test_a_stray_name_hides_no_prefix(tmp_path: Path, wrapped: str, evaluator: Evaluator) -> None:
+def test_prefixes_are_removed_despite_other_names(
+    tmp_path: Path, wrapped: str, evaluator: Evaluator
+) -> None:
     loss = {"criterion.weight": torch.ones(3)}
     states = {n: prefixed(s, "model.") | loss if n in wrapped else s for n, s in RUNS.items()}
     sweep = opened(tmp_path, states)
@@ -254,7 +256,7 @@ def test_old_and_new_names_of_normalised_layers_are_one(
         assert torch.equal(soup[name], mean.float())
 
 
-def test_without_any_fit_the_weights_that_differ_are_named(tmp_path: Path) -> None:
+def test_different_weights_are_named_if_no_ingredient_fits(tmp_path: Path) -> None:
     states = {"a": {"w": torch.full((3,), torch.nan), "ids": IDS}}
     with pytest.raises(NothingFitsError, match=r"NaN or infinite values \(3 of 3\)"):
         opened(tmp_path, states)

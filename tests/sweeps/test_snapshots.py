@@ -111,7 +111,7 @@ def test_a_run_without_the_snapshot_keeps_its_own_with_a_warning(folder: Path) -
     assert finding.way_out == "Choose one of its snapshots (best, last), or exclude it."
 
 
-def test_a_snapshot_that_a_named_run_lacks_leaves_it_out(folder: Path) -> None:
+def test_a_run_without_its_named_snapshot_is_left_out(folder: Path) -> None:
     sweep = Sweep.from_folder(folder, snapshot={"train-2": "epoch 7"})
     assert [*sweep.ingredients] == ["plain", "train-10"]
     (finding,) = [found for found in sweep.fit.findings if found.severity == "misfit"]
@@ -123,7 +123,7 @@ def test_a_snapshot_of_a_run_that_is_not_there_is_refused(folder: Path) -> None:
         Sweep.from_folder(folder, snapshot={"nobody": "best"})
 
 
-def test_copies_among_the_snapshots_of_a_run_take_part_once(folder: Path) -> None:
+def test_duplicate_snapshots_of_a_run_take_part_once(folder: Path) -> None:
     save(folder / "train-2" / "weights" / "last.pt", 2.1)
     sweep = Sweep.from_folder(folder, snapshot="every")
     assert "train-2/epoch 1" in sweep.ingredients
@@ -196,7 +196,7 @@ def test_a_choice_of_snapshots_goes_through_text(wanted: str | dict[str, str]) -
 
 
 @pytest.mark.parametrize("text", ["{", "{" * 100_000, '{"a": 1}', "{}"])
-def test_a_text_that_is_no_choice_chooses_nothing(text: str) -> None:
+def test_texts_that_are_no_choice_of_snapshots_choose_none(text: str) -> None:
     assert not snapshots_from_text(text)
 
 
@@ -251,7 +251,7 @@ def test_a_checkpoint_without_the_weights_requested_is_reported(with_sets: Path)
     )
 
 
-def test_a_weight_set_of_one_that_is_not_there_leaves_it_out(with_sets: Path) -> None:
+def test_an_ingredient_without_its_weight_set_is_left_out(with_sets: Path) -> None:
     sweep = Sweep.from_folder(with_sets, weights={"yolo": "teacher"})
     (finding,) = [f for f in sweep.fit.findings if f.severity == "misfit"]
     assert finding.ingredient == "yolo"

@@ -53,7 +53,7 @@ def test_names_are_put_in_the_order_of_the_sweep_each_once(sweep: Sweep) -> None
     assert sweep.names([]) == []
 
 
-def test_a_sweep_mixes_by_name(sweep: Sweep) -> None:
+def test_sweep_mixture_takes_names_of_ingredients(sweep: Sweep) -> None:
     mixed = sweep.mixture({"run1": 0.5, "run10": Fraction(1, 2), "base": 0})
     assert mixed == mean([sweep["run1"].mixture, sweep["run10"].mixture])
 
@@ -141,7 +141,7 @@ def test_an_index_and_its_shards_are_one_ingredient(tmp_path: Path) -> None:
     assert sweep.fit.findings == ()
 
 
-def test_a_name_that_begins_like_that_of_an_index_is_an_ingredient_of_its_own(
+def test_a_file_whose_name_begins_like_an_index_is_an_ingredient(
     tmp_path: Path,
 ) -> None:
     save_sharded(tmp_path, "run1", 1.0)
@@ -267,7 +267,7 @@ def test_progress_counts_the_bytes_read_up_to_all_of_them(tmp_path: Path) -> Non
         assert {report[1] for report in reports} == {total}
 
 
-def test_a_first_look_may_be_stopped_and_keeps_what_it_read(tmp_path: Path) -> None:
+def test_a_stopped_scan_of_a_sweep_keeps_what_it_read(tmp_path: Path) -> None:
     states = {name: random_state(seed) for seed, name in enumerate(["a", "b"])}
     folder = save_sweep(tmp_path / "sweep", states)
     half = sum(tensor.nbytes for tensor in states["a"].values())

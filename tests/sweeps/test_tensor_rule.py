@@ -42,7 +42,7 @@ def test_tensors_that_take_no_part(names: list[str], take: str, wanted: list[str
     assert left_out(take, Held({name: torch.ones(2, 2) for name in names})) == wanted
 
 
-def test_what_the_base_lacks_is_the_head() -> None:
+def test_tensors_that_the_base_lacks_are_the_head() -> None:
     held = Held({name: torch.ones(2, 2) for name in YOLO})
     assert left_out(BUT_HEAD, held, {"model.23.cv3.bias"}) == ["model.23.cv3.bias"]
 
@@ -54,7 +54,7 @@ def test_tied_tensors_take_part_together() -> None:
 
 
 @pytest.mark.parametrize("take", [BUT_HEAD, BUT_EMBEDDINGS])
-def test_without_a_known_name_a_pattern_is_asked_for(take: str, tmp_path: Path) -> None:
+def test_a_pattern_is_required_if_no_file_name_is_known(take: str, tmp_path: Path) -> None:
     held = Held({"stem.weight": torch.ones(2, 2), "top.weight": torch.ones(2, 2)})
     with pytest.raises(SweepError, match=r"Use a pattern.*stem, top"):
         left_out(take, held)

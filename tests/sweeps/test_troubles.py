@@ -33,7 +33,7 @@ def test_every_trouble_is_reported_once_with_its_way_out(sweep: Sweep, name: str
     assert way_out in finding.way_out
 
 
-def test_nothing_else_is_left_out_and_of_the_rest_nothing_is_said(sweep: Sweep) -> None:
+def test_only_files_with_troubles_are_reported(sweep: Sweep) -> None:
     left_out = {name for name, trouble in TROUBLES.items() if trouble[0]}
     assert sweep.fit.misfits == left_out
     assert {*sweep.ingredients} == {*FINE, *TROUBLES} - left_out - {"gone"}
@@ -41,7 +41,7 @@ def test_nothing_else_is_left_out_and_of_the_rest_nothing_is_said(sweep: Sweep) 
     assert sweep.fit.ignored == ("optimizer.pt",)
 
 
-def test_what_fits_is_souped(sweep: Sweep, tmp_path: Path) -> None:
+def test_ingredients_that_fit_make_a_soup(sweep: Sweep, tmp_path: Path) -> None:
     uniform(sweep, ["run-01", "compiled", "in-parallel", "lightning", "yolo"]).save(
         tmp_path / "soup.safetensors"
     )

@@ -30,7 +30,7 @@ def test_loss_and_score_are_scikit_learn_s(
     assert set(scores.tolist()) == {0.0, 1.0}
 
 
-def test_of_equal_logits_the_lowest_class_is_predicted(toy: ClassificationTask) -> None:
+def test_the_lowest_class_is_predicted_for_equal_logits(toy: ClassificationTask) -> None:
     outputs = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 3.0, 3.0]])
     assert toy.predict(outputs).tolist() == [0, 1, 0]
 

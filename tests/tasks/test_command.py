@@ -154,7 +154,9 @@ def test_recipes_lines_and_curves_need_only_metrics(
     assert not [*(folder.parent / "commands").glob("weights-*")]
 
 
-def test_what_needs_a_network_or_examples_says_so(evaluator: Evaluator, sweep: Sweep) -> None:
+def test_functions_that_need_a_network_or_examples_give_the_reason(
+    evaluator: Evaluator, sweep: Sweep
+) -> None:
     with pytest.raises(RecipeError, match="Choose the optimiser `cma`"):
         learned(sweep, evaluator, NAMES)
     one, other = (evaluator.evaluate(sweep[name].mixture, "val") for name in NAMES[:2])
@@ -177,7 +179,7 @@ def test_a_soup_is_learned_by_evaluations(folder: Path, sweep: Sweep, store: Sto
     assert (folder / "calls").read_text().count("\n") == calls
 
 
-def test_its_description_is_that_of_any_task(folder: Path) -> None:
+def test_command_tasks_have_a_description(folder: Path) -> None:
     task = load_task(write(folder))
     described = TaskDescription.from_json(task.describe().to_json())
     assert described.key == task.key
@@ -281,7 +283,7 @@ def test_a_command_that_fails_shows_the_end_of_its_output(
     assert Path(f"{log}.log").is_file()
 
 
-def test_a_cancel_ends_the_command_and_what_it_started(
+def test_cancelling_kills_the_command_and_its_children(
     folder: Path, store: Store, sweep: Sweep
 ) -> None:
     script = """

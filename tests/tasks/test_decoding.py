@@ -49,7 +49,7 @@ class Numbers(Images):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_set_is_decoded_to_what_it_holds(workers: int) -> None:
+def test_a_dataset_is_decoded_to_its_tensors(workers: int) -> None:
     data = Images()
     split = Split.from_dataset("report", data, workers=workers)
     assert len(split) == N
@@ -65,7 +65,7 @@ def test_arrays_and_numbers_become_tensors_of_their_dtype() -> None:
     assert split.targets.dtype == torch.int16
 
 
-def test_it_is_decoded_once_and_then_read_from_the_workspace(workspace: Path) -> None:
+def test_data_are_decoded_once_and_then_read_from_the_workspace(workspace: Path) -> None:
     data = Images()
     split = Split.from_dataset("select", data)
     assert not split.is_loaded
@@ -140,7 +140,7 @@ def test_the_identity_covers_all_that_is_held_in_memory(
 
 
 @pytest.mark.parametrize("labels", [["a"] * N, [0], 0, None, {}, [[0], [0, 1]], [None] * N])
-def test_an_attribute_that_is_no_number_for_each_example_is_no_part_of_the_identity(
+def test_attributes_without_a_number_per_example_are_not_part_of_the_identity(
     labels: Any,
 ) -> None:
     odd = Split.from_dataset("select", Labelled("targets", labels))
@@ -196,7 +196,7 @@ class Counted(Stream):
         pytest.param(Counted, id="a stream that has a length"),
     ],
 )
-def test_what_does_not_give_examples_by_their_number_is_refused_at_once(
+def test_datasets_without_indices_are_refused(
     make: Callable[[], Any],
 ) -> None:
     with pytest.raises(TaskError, match=r"loader\.dataset|map-style data set"):
@@ -213,7 +213,7 @@ def test_what_does_not_give_examples_by_their_number_is_refused_at_once(
         pytest.param(Single, "pairs of an input and a target", id="no target"),
     ],
 )
-def test_what_cannot_be_decoded_is_refused(
+def test_examples_that_cannot_be_decoded_are_refused(
     workspace: Path, make: Callable[[], Dataset[Any]], problem: str
 ) -> None:
     with pytest.raises(TaskError, match=problem):
@@ -230,7 +230,7 @@ def test_shapes_that_differ_between_batches_are_refused() -> None:
         Split.from_dataset("select", Late()).load()
 
 
-def test_a_disk_that_is_too_small_is_told_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_is_reported_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     data = Images()
     with pytest.raises(FullDiskError, match=r"decoded needs 8\.4 kB, and 100 bytes are free"):
@@ -238,7 +238,7 @@ def test_a_disk_that_is_too_small_is_told_before_decoding(monkeypatch: pytest.Mo
     assert len(data.decoded) < N
 
 
-def test_two_processes_that_decode_at_once_do_not_mind() -> None:
+def test_two_processes_may_decode_at_once() -> None:
     one, other = (Split.from_dataset("select", Images()) for _ in range(2))
 
     def meanwhile(done: int, total: int) -> None:
@@ -261,7 +261,7 @@ class Flat(Dataset[Any]):
         return self.split.inputs[index], self.split.targets[index]
 
 
-def test_it_is_evaluated_as_the_same_data_in_memory(
+def test_decoded_data_are_evaluated_like_data_in_memory(
     evaluator: Evaluator, task: ClassificationTask, sweep: Sweep, passes: list[int]
 ) -> None:
     point = sweep["run1"].mixture

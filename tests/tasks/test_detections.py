@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_val() -> None:
     assert counts(records).sum(0).tolist() == [20847, int((records[:, 1:, 1] % 2).sum())]
 
 
-def test_it_is_no_mean_over_images() -> None:
+def test_mean_average_precision_is_no_mean_over_images() -> None:
     records, targets = recorded()
     each = [mean_average_precision(r[None], t[None]) for r, t in zip(records, targets, strict=True)]
     assert np.mean(each) > mean_average_precision(records, targets) + 0.1
@@ -98,7 +98,7 @@ def test_average_precision_by_its_definition(hits: list[bool], missed: int) -> N
         assert average_precision_score(hits, scores) <= expected + 0.05
 
 
-def test_classes_without_objects_do_not_count_and_without_any_it_is_undefined() -> None:
+def test_classes_without_objects_are_ignored_and_no_objects_are_undefined() -> None:
     records = torch.zeros(2, 3, 2)
     records[0, 1] = torch.tensor([0.9, 1023.0])
     records[1, 1] = torch.tensor([0.8, 5 * 1024.0])  # of class 5, which has no object

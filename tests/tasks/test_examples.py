@@ -111,7 +111,7 @@ def test_a_collate_makes_the_batch_of_single_examples() -> None:
         pytest.param([["a"]] * N, "not numeric tensors", id="words"),
     ],
 )
-def test_inputs_of_no_use_are_refused_in_words(inputs: Any, words: str) -> None:
+def test_unusable_inputs_are_refused_with_a_sentence(inputs: Any, words: str) -> None:
     with pytest.raises(TaskError, match=words):
         Split("select", inputs, torch.zeros(N))
 
@@ -129,7 +129,7 @@ def test_the_identity_covers_names_structure_and_where_examples_begin() -> None:
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.data())
-def test_ragged_rows_are_those_that_went_in(lengths: list[int], data: st.DataObject) -> None:
+def test_ragged_rows_round_trip(lengths: list[int], data: st.DataObject) -> None:
     tensors = [torch.randn(length, 2) for length in lengths]
     ragged = Ragged.of(tensors)
     rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1))
@@ -178,7 +178,9 @@ class InPlaces(nn.Module):
         (InPlaces(), (1, 2), "in places"),
     ],
 )
-def test_a_network_is_called_as_its_inputs_say(network: nn.Module, batch: Any, way: str) -> None:
+def test_the_inputs_determine_how_a_network_is_called(
+    network: nn.Module, batch: Any, way: str
+) -> None:
     assert call(network, batch) == (way, 1, 2)
 
 

@@ -107,7 +107,7 @@ def test_a_file_that_is_no_toml_is_named(folder: Path) -> None:
         load_task(f"hf:{folder / 'task.toml'}")
 
 
-def test_without_transformers_it_says_what_to_install(
+def test_tasks_without_transformers_say_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "runs/base").mkdir(parents=True)
@@ -332,7 +332,7 @@ def test_masked_tokens_are_the_same_each_time(
         ({"splits": {"report": "val.csv"}}, "exactly one split with the role 'select'"),
     ],
 )
-def test_what_data_lack_is_named(
+def test_missing_data_are_named(
     folder: Path, networks: dict[str, Any], change: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(TaskError, match=words):

@@ -81,7 +81,7 @@ def predicted(logits: Tensor) -> Tensor:
         ),
     ],
 )  # fmt: skip
-def test_a_metric_is_what_its_definition_says(
+def test_metrics_follow_their_definitions(
     name: str, outputs: Tensor, predictions: Tensor, targets: Tensor, expected: Any
 ) -> None:
     metric = METRICS[name]
@@ -92,8 +92,8 @@ def test_a_metric_is_what_its_definition_says(
         assert metric.range[0] <= found <= metric.range[1]
 
 
-def test_all_that_are_built_in_are_tested() -> None:
-    (mark,) = test_a_metric_is_what_its_definition_says.pytestmark
+def test_all_built_in_metrics_are_tested() -> None:
+    (mark,) = test_metrics_follow_their_definitions.pytestmark
     assert {case[0] for case in mark.args[1]} == METRICS.keys()
 
 
@@ -123,7 +123,7 @@ def test_better_predictions_score_higher(name: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_network_that_fails_scores_as_badly_as_can_be(bad: float) -> None:
+def test_a_network_that_fails_has_the_worst_score(bad: float) -> None:
     for metric in (METRICS["R²"], METRICS["MAE"]):
         predictions = NEAR.clone()
         predictions[3] = bad
@@ -172,7 +172,7 @@ def test_a_description_knows_how_metrics_are_read(metric: MetricInfo) -> None:
     assert MetricInfo.from_json(metric.to_json()) == metric.info
 
 
-def test_something_else_than_a_metric_is_refused() -> None:
+def test_objects_that_are_no_metrics_are_refused() -> None:
     with pytest.raises(TaskError, match="Pass the name of a built-in metric"):
         task_with(3)  # type: ignore[arg-type]
     with pytest.raises(TaskError, match="2 metrics named 'macro F1'"):

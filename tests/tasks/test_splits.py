@@ -184,7 +184,7 @@ def test_weights_of_tokens_have_the_lengths_of_the_texts() -> None:
         ClassificationTask(lambda: nn.Linear(1, 2), {"val": split})
 
 
-def test_training_data_take_no_weights() -> None:
+def test_training_splits_refuse_weights() -> None:
     with pytest.raises(TaskError, match="role 'train' takes no weights"):
         Split("train", torch.zeros(3, 2), torch.zeros(3), weights=[1, 2, 3])
 

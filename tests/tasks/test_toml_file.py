@@ -16,7 +16,7 @@ def splits() -> dict[str, Split]:
     return {"val": Split("select", torch.zeros(10, 1), torch.arange(10) % 2)}
 
 
-def test_it_holds_out_examples_where_it_says_so(tmp_path: Path) -> None:
+def test_a_task_file_holds_out_examples(tmp_path: Path) -> None:
     given = splits()
     assert file(tmp_path, "").held_out(given) is given
     sizes = {}
@@ -33,12 +33,12 @@ def test_a_share_and_a_seed_are_numbers(tmp_path: Path, text: str) -> None:
         file(tmp_path, text).held_out(splits())
 
 
-def test_a_share_that_leaves_nothing_names_the_file(tmp_path: Path) -> None:
+def test_a_hold_out_that_leaves_no_examples_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"task\.toml: `hold_out`: The share to hold out"):
         file(tmp_path, "hold_out = 1.5").held_out(splits())
 
 
-def test_it_says_the_precision(tmp_path: Path) -> None:
+def test_a_task_file_sets_the_precision(tmp_path: Path) -> None:
     assert file(tmp_path, "").precision == "float32"
     assert file(tmp_path, 'precision = "float16 autocast"').precision == "float16 autocast"
     with pytest.raises(TaskError, match=r"`precision` of .*task\.toml must be one of float32"):

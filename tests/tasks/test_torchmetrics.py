@@ -77,7 +77,7 @@ def test_a_regression_s_metric_takes_predictions() -> None:
     assert found.score({"predictions": predictions}, torch.zeros(3)) == pytest.approx(-(3**0.5))
 
 
-def test_settings_are_part_of_what_is_measured() -> None:
+def test_settings_of_torchmetrics_are_part_of_the_identity() -> None:
     f1 = torchmetrics.classification.MulticlassF1Score
     keys = [task_with(f1(num_classes=3, average=how)).key for how in ("macro", "micro", "macro")]
     assert keys[0] == keys[2] != keys[1]
@@ -90,7 +90,7 @@ def test_settings_are_part_of_what_is_measured() -> None:
         task_with(f1(num_classes=3), f1(num_classes=3, average="micro"))
 
 
-def test_what_cannot_be_a_score_is_refused() -> None:
+def test_metrics_that_are_no_scores_are_refused() -> None:
     matrix = torchmetrics.classification.MulticlassConfusionMatrix(num_classes=3)
     with pytest.raises(TaskError, match="does not define whether higher values are better"):
         task_with(matrix)

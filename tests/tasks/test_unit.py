@@ -53,7 +53,7 @@ def test_shares_are_percentages_and_other_scores_are_themselves(
         (PLAIN, None, "–", "–", "–"),
     ],
 )
-def test_differences_of_shares_are_points(
+def test_differences_of_shares_are_percentage_points(
     unit: Unit, difference: float | None, number: str, text: str, gap: str
 ) -> None:
     assert (unit.difference(difference), unit.difference_text(difference)) == (number, text)

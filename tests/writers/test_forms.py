@@ -31,7 +31,7 @@ def test_forms_have_keys_of_their_own_that_name_folders() -> None:
 
 
 @pytest.mark.parametrize("form", [*FORMS, *FOLDERS], ids=lambda form: form.key)
-def test_a_form_comes_back_from_its_json(form: Form) -> None:
+def test_a_form_round_trips_through_json(form: Form) -> None:
     assert Form(**form.to_json()) == form
 
 

@@ -81,7 +81,7 @@ def test_a_copy_of_several_files_is_not_made(tmp_path: Path) -> None:
         ("a.safetensors", ".pt"),
     ],
 )
-def test_a_copy_has_the_suffix_of_the_file_unless_that_says_something_else(
+def test_a_copy_has_the_suffix_of_the_file_if_it_fits(
     tmp_path: Path, name: str, suffix: str
 ) -> None:
     torch.save({"w": torch.ones(2)}, tmp_path / name)

@@ -125,7 +125,7 @@ def test_every_byte_of_the_tensors_is_reported(
     assert sum(reports) == sum(tensor.nbytes for tensor in every_dtype.values())
 
 
-def test_the_file_has_no_name_until_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     existed: list[bool] = []
     write(path, {"w": torch.ones(4)}, pieces=4, on_bytes=lambda n: existed.append(path.exists()))

@@ -97,7 +97,7 @@ def test_any_model_in_shards_of_any_size_is_read_back(
         assert len(held) == 1 or sum(tensor.nbytes for tensor in held.values()) <= shard_size
 
 
-def test_what_fits_into_one_shard_is_one_file(tmp_path: Path) -> None:
+def test_weights_that_fit_into_one_shard_are_one_file(tmp_path: Path) -> None:
     assert write(tmp_path / "m.safetensors", STATE, 332) == [tmp_path / "m.safetensors"]
     assert len(write(tmp_path / "n.safetensors", STATE, 331)) == 3
 
@@ -145,7 +145,7 @@ def test_an_interrupted_write_leaves_things_as_they_were(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_no_file_has_its_name_before_all_are_whole(tmp_path: Path) -> None:
+def test_shards_get_their_names_when_all_are_complete(tmp_path: Path) -> None:
     seen: list[list[Path]] = []
 
     def look(nbytes: int) -> None:

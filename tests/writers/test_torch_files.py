@@ -249,7 +249,7 @@ def test_a_pickled_model_is_found_with_the_new_weights_and_its_arguments(tmp_pat
         assert opened(path).metadata == {"stockpot": '{"recipe": "ä"}'}
 
 
-def test_what_is_removed_is_not_in_the_file_any_more(tmp_path: Path) -> None:
+def test_removed_tensors_are_not_in_the_written_file(tmp_path: Path) -> None:
     secret = torch.full((500,), 0.1234567)
     run = {
         "model": {"w": torch.ones(3)},
@@ -264,7 +264,9 @@ def test_what_is_removed_is_not_in_the_file_any_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["ema", "model"])
-def test_of_several_weight_sets_all_become_the_opened_one(tmp_path: Path, weights: str) -> None:
+def test_all_weight_sets_of_a_copied_file_become_the_opened_one(
+    tmp_path: Path, weights: str
+) -> None:
     sets = {"model": {"w": torch.ones(3)}, "ema": {"module.w": torch.zeros(3)}, "epoch": 3}
     source = opened(save(tmp_path / "a.pt", sets), weights)
     (name,) = source.tensors
@@ -370,7 +372,7 @@ def test_archives_of_other_writers_are_written_as_torch_s(
     assert same_weights(torch.load(written, weights_only=True), new)
 
 
-def test_what_is_neither_weights_nor_of_the_run_is_written_again(tmp_path: Path) -> None:
+def test_values_beside_the_weights_are_written_again(tmp_path: Path) -> None:
     held = {"pad": torch.arange(300_000), "model": STATES["contiguous"], "text": "x" * 3_000_000}
     source = opened(save(tmp_path / "a.pt", held))
     loaded = torch.load(write(source, tmp_path / "b.pt", source.state_dict()), weights_only=True)
@@ -432,7 +434,7 @@ def infos(state: dict[str, Tensor]) -> dict[str, TensorInfo]:
         ({"w": torch.ones(2, 3), "v": torch.ones(1)}, r"a\.pt has no tensor 'v'"),
     ],
 )
-def test_weights_that_the_file_has_no_place_for_are_named(
+def test_weights_without_a_place_in_the_file_are_named(
     tmp_path: Path, state: dict[str, Tensor], reason: str | None
 ) -> None:
     source = opened(save(tmp_path / "a.pt", {"w": torch.ones(2, 3)}))
