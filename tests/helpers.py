@@ -64,6 +64,10 @@ def adam_state() -> dict[str, Any]:
     }
 
 
+def infos(state: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+
+
 def raw_safetensors(path: Path, header: Any, data: bytes = b"") -> Path:
     """Write a safetensors file, valid or not. A header in bytes is written unchanged."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -93,8 +97,7 @@ class Held(Checkpoint):
     """A checkpoint in memory, for property tests."""
 
     def __init__(self, state: Mapping[str, Tensor], name: str = "held") -> None:
-        infos = {n: TensorInfo(tuple(tensor.shape), tensor.dtype) for n, tensor in state.items()}
-        super().__init__(Path(name), infos, {}, ())
+        super().__init__(Path(name), infos(state), {}, ())
         self.state = dict(state)
 
     @cached_property

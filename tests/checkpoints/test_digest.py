@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from soupcore import Cancelled, Checkpoint, CheckpointError, TensorInfo, open_checkpoint
+from soupcore import Cancelled, Checkpoint, CheckpointError, open_checkpoint
 from soupcore.checkpoints import files
 from soupcore.checkpoints.dtypes import DTYPES
 from soupcore.sweeps.folder import folder_signature
 from soupcore.writers import write_safetensors
-from tests.helpers import any_tensor
+from tests.helpers import any_tensor, infos
 
 pytestmark = pytest.mark.usefixtures("read_in_this_process")
 
@@ -23,8 +23,7 @@ CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 
 
 def save_streamed(state: Mapping[str, Tensor], path: Path) -> None:
-    tensors = {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in state.items()}
-    write_safetensors(path, tensors, lambda name: [state[name].flatten()], {"note": "other"})
+    write_safetensors(path, infos(state), lambda name: [state[name].flatten()], {"note": "other"})
 
 
 OLD_DTYPES = {name: dtype for name, dtype in DTYPES.items() if not name.startswith(("F8", "U"))}

@@ -82,20 +82,20 @@ def test_an_unknown_tensor_is_refused_by_name(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "a.safetensors").read("weight")
 
 
-@pytest.mark.parametrize("kept", [1, 7, 8, 9, 40, -9, -1])
-def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("kept", "more", "problem"),
+    [
+        *((kept, b"", ".*[Cc]opy or download it again") for kept in (1, 7, 8, 9, 40, -9, -1)),
+        (None, b"\0", r"has \d+ bytes, but its header"),
+    ],
+)
+def test_a_truncated_or_extended_file_is_refused(
+    tmp_path: Path, kept: int | None, more: bytes, problem: str
+) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"w": torch.ones(4)}, path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=r"a\.safetensors .*[Cc]opy or download it again"):
-        open_checkpoint(path)
-
-
-def test_a_file_with_bytes_after_its_tensors_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    save_file({"w": torch.ones(4)}, path)
-    path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CheckpointError, match=r"a\.safetensors has \d+ bytes, but its header"):
+    path.write_bytes(path.read_bytes()[:kept] + more)
+    with pytest.raises(CheckpointError, match=rf"a\.safetensors {problem}"):
         open_checkpoint(path)
 
 

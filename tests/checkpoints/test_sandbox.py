@@ -133,16 +133,19 @@ def test_lower_limits_of_the_machine_stay(monkeypatch: pytest.MonkeyPatch, path:
     assert found == [900 << 20, 900 << 20]
 
 
-def test_time_is_limited(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.3)
-    with pytest.raises(CheckpointError, match=r"takes more than 0\.3 s"):
-        read_with(monkeypatch, path, "while True: pass")
-
-
-def test_output_is_limited_on_this_side_too(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(sandbox, "MOST_OUTPUT", 100)
-    with pytest.raises(CheckpointError, match="takes more than 100 bytes"):
-        read_with(monkeypatch, path, "return 'x' * 10_000_000")
+@pytest.mark.parametrize(
+    ("limit", "most", "body", "problem"),
+    [
+        ("MOST_SECONDS", 0.3, "while True: pass", r"takes more than 0\.3 s"),
+        ("MOST_OUTPUT", 100, "return 'x' * 10_000_000", "takes more than 100 bytes"),
+    ],
+)
+def test_time_and_output_are_limited_by_the_parent(
+    monkeypatch: pytest.MonkeyPatch, path: Path, limit: str, most: float, body: str, problem: str
+) -> None:
+    monkeypatch.setattr(sandbox, limit, most)
+    with pytest.raises(CheckpointError, match=problem):
+        read_with(monkeypatch, path, body)
 
 
 def test_the_child_can_neither_write_nor_open(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:

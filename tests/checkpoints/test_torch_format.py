@@ -79,22 +79,20 @@ def test_a_state_dict_is_read_as_it_was_saved(
     assert len(checkpoint.digest) == 64
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
-def test_every_dtype_is_read_from_a_zip(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "zipped"),
+    [
+        *(pytest.param(dtype, True, id=f"zip, {dtype}") for dtype in DTYPES.values()),
+        *(pytest.param(dtype, False, id=f"legacy, {dtype}") for dtype in OLD_DTYPES),
+    ],
+)
+def test_every_dtype_is_read(tmp_path: Path, dtype: torch.dtype, zipped: bool) -> None:
     tensor = any_tensor(dtype, 3, 5)
-    torch.save({"w": tensor, "t": tensor.T}, tmp_path / "a.pt")
+    state = {"w": tensor, "t": tensor.T}
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     assert same_weights(
         open_checkpoint(tmp_path / "a.pt").state_dict(), {"w": tensor, "t": tensor.T.contiguous()}
     )
-
-
-@pytest.mark.parametrize("dtype", OLD_DTYPES, ids=str)
-def test_every_older_dtype_is_read_from_the_older_format(
-    tmp_path: Path, dtype: torch.dtype
-) -> None:
-    tensor = any_tensor(dtype, 3, 5)
-    torch.save({"w": tensor}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    assert same_bits(open_checkpoint(tmp_path / "a.pt").read("w"), tensor)
 
 
 @pytest.fixture(scope="module")

@@ -193,18 +193,17 @@ def test_a_barrier_is_evaluated_at_its_maximum() -> None:
         assert min(abs(alpha - middle) for alpha in alphas) < 0.03
 
 
-def test_error_barriers_are_refined_too() -> None:
-    score = bump(0.7, 0.1, -0.3)
-    alphas = np.array([float(alpha) for alpha in follow(np.zeros_like, Adaptive(), score)])
-    assert score(alphas).min() == pytest.approx(-0.3, abs=0.01)
-
-
-def test_error_barriers_rise_above_the_chord_of_unequal_ends() -> None:
-    drop = bump(0.3, 0.1, -0.1)
-    alphas = np.array(
-        [float(a) for a in follow(np.zeros_like, Adaptive(), lambda at: drop(at) - 0.5 * at)]
-    )
-    assert drop(alphas).min() == pytest.approx(-0.1, abs=0.01)
+@pytest.mark.parametrize(
+    ("middle", "depth", "slope"),
+    [pytest.param(0.7, 0.3, 0.0, id="equal ends"), pytest.param(0.3, 0.1, 0.5, id="unequal ends")],
+)
+def test_error_barriers_above_the_chord_are_refined(
+    middle: float, depth: float, slope: float
+) -> None:
+    drop = bump(middle, 0.1, -depth)
+    points = follow(np.zeros_like, Adaptive(), lambda at: drop(at) - slope * at)
+    alphas = np.array([float(alpha) for alpha in points])
+    assert drop(alphas).min() == pytest.approx(-depth, abs=0.01)
 
 
 def test_scores_in_thousands_take_no_more_points_than_shares() -> None:
@@ -271,13 +270,18 @@ def test_values_on_a_part_are_corrected_by_those_of_the_neighbouring_points() ->
 # Estimated maxima between known points
 
 
-def test_two_points_give_an_infinite_ceiling() -> None:
-    assert ceiling(np.array([0.0, 1.0]), np.array([0.0, 0.0])) == math.inf
-
-
-def test_nan_values_give_a_nan_ceiling() -> None:
-    assert math.isnan(ceiling(np.array([0, 0.5, 1]), np.array([0, math.nan, 0])))
-    assert math.isnan(ceiling(np.array([0, 1.0]), np.array([0, math.inf])))
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param([0.0, 0.0], math.inf, id="two points"),
+        pytest.param([0.0, math.nan, 0.0], math.nan, id="NaN"),
+        pytest.param([0.0, math.inf], math.nan, id="infinite"),
+        pytest.param([0.0, -1.0, 0.0], 0, id="valley"),
+    ],
+)
+def test_ceilings_of_few_points(values: list[float], expected: float) -> None:
+    found = ceiling(np.linspace(0, 1, len(values)), np.array(values))
+    np.testing.assert_equal(found, expected)
 
 
 def test_the_ceiling_of_a_cubic_is_its_maximum() -> None:
@@ -287,9 +291,7 @@ def test_the_ceiling_of_a_cubic_is_its_maximum() -> None:
 
 
 def test_one_point_between_the_ends_leaves_room_above_it() -> None:
-    at = np.array([0, 0.5, 1.0])
-    assert ceiling(at, np.array([0.0, 1.0, 0.0])) > 1.1
-    assert ceiling(at, np.array([0.0, -1.0, 0.0])) == 0
+    assert ceiling(np.array([0, 0.5, 1.0]), np.array([0.0, 1.0, 0.0])) > 1.1
 
 
 def test_a_spike_between_flat_points_raises_the_ceiling_only_around_it() -> None:

@@ -78,6 +78,13 @@ def scarce(room: int, error: Exception, seen: list[int]) -> Callable[[], nn.Modu
     return lambda: Scarce(*build_model().children())
 
 
+def assert_same_results(one: Evaluator, other: Evaluator, sweep: Sweep) -> None:
+    for name in ("run1", "run2"):
+        found, expected = (each.evaluate(sweep[name].mixture, "val") for each in (one, other))
+        assert found.scores.equal(expected.scores)
+        torch.testing.assert_close(found.losses, expected.losses)
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("batch_size", [None, 80])
 def test_out_of_memory_halves_the_batch_and_goes_on(
@@ -91,11 +98,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     seen: list[int] = []
     task = ClassificationTask(scarce(30, error, seen), splits, name="scarce", version="scarce")
     small = Evaluator(task, store, device="cpu", batch_size=batch_size)
-    for name in ("run1", "run2"):
-        point = sweep[name].mixture
-        found, expected = small.evaluate(point, "val"), evaluator.evaluate(point, "val")
-        assert found.scores.equal(expected.scores)
-        torch.testing.assert_close(found.losses, expected.losses)
+    assert_same_results(small, evaluator, sweep)
     assert sum(seen) == 200
     assert max(seen) == (20 if batch_size else 25)
     # It is not tried again at each point.
@@ -135,12 +138,7 @@ def test_out_of_memory_while_a_shortcut_is_checked_shrinks_the_check(
     sweep: Sweep, splits: dict[str, Split], store: Store, evaluator: Evaluator, room: int
 ) -> None:
     task = ClassificationTask(narrow(room), splits, name="narrow", version="narrow")
-    small = Evaluator(task, store, device="cpu")
-    for name in ("run1", "run2"):
-        point = sweep[name].mixture
-        found, expected = small.evaluate(point, "val"), evaluator.evaluate(point, "val")
-        assert found.scores.equal(expected.scores)
-        torch.testing.assert_close(found.losses, expected.losses)
+    assert_same_results(Evaluator(task, store, device="cpu"), evaluator, sweep)
 
 
 def test_statistics_that_do_not_fit_in_memory_are_refused(

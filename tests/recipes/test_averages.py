@@ -97,6 +97,14 @@ def by_torch(states: dict[str, State], average: AveragedModel) -> State:
     return dict(average.module.state_dict())
 
 
+def assert_close(found: State, expected: State) -> None:
+    """Compare the floats; torch rounds after each snapshot, which shows in half precision."""
+    for name, tensor in found.items():
+        if tensor.is_floating_point():
+            tolerance = 1e-6 if tensor.dtype == torch.float32 else 0.03
+            torch.testing.assert_close(tensor, expected[name], rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("skip", [0, 3])
 def test_swa_is_torchs_averaged_model(dtype: torch.dtype, skip: int) -> None:
@@ -104,11 +112,7 @@ def test_swa_is_torchs_averaged_model(dtype: torch.dtype, skip: int) -> None:
     found = swa(held_sweep(states), skip=skip).state_dict()
     late = dict(list(states.items())[skip:])
     expected = by_torch(late, AveragedModel(build_model().to(dtype), use_buffers=True))
-    # torch rounds after each snapshot, which shows in half precision.
-    tolerance = 1e-6 if dtype == torch.float32 else 0.03
-    for name, tensor in found.items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, expected[name], rtol=tolerance, atol=tolerance)
+    assert_close(found, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -119,10 +123,7 @@ def test_ema_is_torchs_averaged_model(dtype: torch.dtype, decay: float) -> None:
     rule = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(build_model().to(dtype), multi_avg_fn=rule, use_buffers=True)
     expected = by_torch(states, average)
-    tolerance = 1e-6 if dtype == torch.float32 else 0.03
-    for name, tensor in soup.state_dict().items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, expected[name], rtol=tolerance, atol=tolerance)
+    assert_close(soup.state_dict(), expected)
     assert sum(soup.coefficients.values()) == 1
 
 

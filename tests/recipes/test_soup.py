@@ -23,7 +23,6 @@ from soupcore import (
     RecipeError,
     Soup,
     Sweep,
-    TensorInfo,
     greedy,
     manual,
     open_checkpoint,
@@ -37,6 +36,7 @@ from tests.helpers import (
     State,
     any_tensor,
     average,
+    infos,
     same_bits,
     same_weights,
     save_checked,
@@ -191,7 +191,7 @@ def shuffled_sweep(folder: Path) -> Sweep:
     for name, state in states.items():
         write_safetensors(
             folder / f"{name}.safetensors",
-            {key: TensorInfo(tuple(tensor.shape), tensor.dtype) for key, tensor in state.items()},
+            infos(state),
             lambda key, state=state: [state[key].flatten()],  # type: ignore[misc]
             {"author": name},
         )

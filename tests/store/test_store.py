@@ -1,4 +1,5 @@
 import itertools
+import math
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,17 +107,21 @@ def test_more_points_than_one_query_takes_are_found(store: Store) -> None:
     assert store.evaluations([], "task", "split") == {}
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_loss_or_score_that_is_not_finite_is_kept_as_none(store: Store, bad: float) -> None:
-    add(store, "a", loss=bad, score=bad, score_interval=(float("nan"), float("nan")))
+@pytest.mark.parametrize(
+    ("value", "interval", "kept"),
+    [
+        (math.nan, (math.nan, math.nan), (None, None, None, None)),
+        (math.inf, (math.nan, math.nan), (None, None, None, None)),
+        (-math.inf, (math.nan, math.nan), (None, None, None, None)),
+        (0.5, (-math.inf, math.inf), (0.5, 0.5, -math.inf, math.inf)),
+    ],
+)
+def test_values_that_are_not_finite_are_kept_as_none_but_for_ends_of_intervals(
+    store: Store, value: float, interval: tuple[float, float], kept: tuple[float | None, ...]
+) -> None:
+    add(store, "a", loss=value, score=value, score_interval=interval)
     row = store.evaluations(["a"], "task", "split")["a"]
-    assert (row.loss, row.score, row.score_low, row.score_high) == (None, None, None, None)
-
-
-def test_an_interval_without_ends_is_kept(store: Store) -> None:
-    add(store, "a", score_interval=(float("-inf"), float("inf")))
-    row = store.evaluations(["a"], "task", "split")["a"]
-    assert (row.score_low, row.score_high) == (float("-inf"), float("inf"))
+    assert (row.loss, row.score, row.score_low, row.score_high) == kept
 
 
 def test_two_stores_of_one_folder_see_each_other(tmp_path: Path) -> None:

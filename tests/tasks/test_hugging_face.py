@@ -13,6 +13,7 @@ from torch import Tensor
 
 from soupcore import Evaluator, Store, Sweep, TaskError, greedy, load_task
 from soupcore.tasks.language_models import entities
+from tests.tasks.toml_files import write_toml
 
 WORDS = [
     "free",
@@ -61,14 +62,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def describe(folder: Path, **told: Any) -> str:
-    splits = told.pop("splits", {"select": "val.csv"})
-    lines = [f"{name} = {json.dumps(value)}" for name, value in told.items()]
-    lines += ["[splits]", *(f"{json.dumps(name)} = {value}" if isinstance(value, str)
-              and value.startswith("{") else f"{json.dumps(name)} = {json.dumps(value)}"
-              for name, value in splits.items())]  # fmt: skip
-    (folder / "task.toml").write_text("\n".join(lines))
-    return f"hf:{folder / 'task.toml'}"
+def describe(folder: Path, **settings: Any) -> str:
+    return write_toml("hf", folder, **{"splits": {"select": "val.csv"}} | settings)
 
 
 SMS = {"task": "text-classification", "model": "runs/base", "text": "text", "label": "label"}
@@ -440,8 +435,7 @@ def test_images_are_classified_as_by_transformers(tmp_path: Path, store: Store, 
             tmp_path, task="image-classification", model="runs/run-1", image="file", label="label"
         )
     else:
-        (tmp_path / "task.toml").write_text('model = "runs/run-1"\n[splits]\nval = "val"\n')
-        spec = f"imagefolder:{tmp_path / 'task.toml'}"
+        spec = write_toml("imagefolder", tmp_path, {"val": "val"}, model="runs/run-1")
     task = load_task(spec)
     found = Evaluator(task, store, device="cpu").evaluate(
         Sweep.from_folder(tmp_path / "runs")["run-1"].mixture, task.select

@@ -1,6 +1,5 @@
 """Image folders: their descriptions, and images as timm and torchvision prepare them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from soupcore.checkpoints import open_checkpoint
 from soupcore.mixtures import Mixture
 from soupcore.tasks.images import Preprocessing, picture_split
 from soupcore.tasks.parts import hold_out
+from tests.tasks.toml_files import write_toml
 from tests.toy import build_model
 
 RNG = np.random.default_rng(0)
@@ -33,12 +33,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def describe(folder: Path, **told: Any) -> str:
-    splits = told.pop("splits", {"val": "val", "test": "test"})
-    lines = [f"{key} = {json.dumps(value)}" for key, value in told.items()]
-    lines += ["[splits]", *(f"{json.dumps(key)} = {json.dumps(of)}" for key, of in splits.items())]
-    (folder / "task.toml").write_text("\n".join(lines))
-    return f"imagefolder:{folder / 'task.toml'}"
+def describe(folder: Path, **settings: Any) -> str:
+    splits = {"val": "val", "test": "test"}
+    return write_toml("imagefolder", folder, **{"splits": splits} | settings)
 
 
 @pytest.mark.parametrize(

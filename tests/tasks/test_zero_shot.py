@@ -1,6 +1,5 @@
 """Zero-shot classification by CLIP: transformers' own CLIP, and open_clip's, are the oracles."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from soupcore import Evaluator, Store, Sweep, TaskError, learned, load_task, uni
 from soupcore.checkpoints import open_checkpoint
 from soupcore.mixtures import Mixture
 from soupcore.tasks.zero_shot import Texts, ZeroShot, texts_of
+from tests.tasks.toml_files import write_toml
 
 WORDS = ["<pad>", "<s>", "</s>", "a", "photo", "of", "the", "tabby", "cat", "red", "dog", ".", "?"]
 PROMPTS = ["a photo of a {}.", "the {}"]
@@ -107,11 +107,8 @@ def images(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def describe(folder: Path, **told: Any) -> str:
-    lines = [f"{key} = {json.dumps(value)}" for key, value in told.items()]
-    lines += ["[splits]", 'val = "val"', 'test = "test"']
-    (folder / "task.toml").write_text("\n".join(lines))
-    return f"imagefolder:{folder / 'task.toml'}"
+def describe(folder: Path, **settings: Any) -> str:
+    return write_toml("imagefolder", folder, {"val": "val", "test": "test"}, **settings)
 
 
 @pytest.mark.integration

@@ -2,7 +2,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,22 +17,7 @@ from soupcore import Cancelled, CheckpointError, TensorInfo, open_checkpoint
 from soupcore.checkpoints.dtypes import DTYPES
 from soupcore.writers import write_safetensors
 from tests.helpers import any_tensor, same_weights
-
-
-def write(
-    path: Path,
-    state: dict[str, Tensor],
-    metadata: dict[str, str] | None = None,
-    pieces: int = 1,
-    on_bytes: Callable[[int], None] = lambda nbytes: None,
-) -> None:
-    write_safetensors(
-        path,
-        {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()},
-        lambda name: iter(state[name].flatten().tensor_split(pieces)),
-        metadata or {},
-        on_bytes,
-    )
+from tests.writers.safetensors_files import write
 
 
 @pytest.fixture
@@ -49,7 +34,7 @@ def every_dtype() -> dict[str, Tensor]:
 def test_a_written_file_loads_with_the_format_s_own_loader_bit_for_bit(
     tmp_path: Path, every_dtype: dict[str, Tensor], pieces: int
 ) -> None:
-    write(tmp_path / "a.safetensors", every_dtype, {"note": "αθ"}, pieces)
+    write(tmp_path / "a.safetensors", every_dtype, {"note": "αθ"}, pieces=pieces)
     assert same_weights(load_file(tmp_path / "a.safetensors"), every_dtype)
     with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
         assert file.metadata() == {"note": "αθ"}
@@ -100,21 +85,28 @@ def test_every_tensor_starts_at_a_multiple_of_its_element_size(
         assert start % every_dtype[name].itemsize == 0, name
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o027, 0o077], ids=oct)
-def test_the_mode_is_0644_less_the_umask(tmp_path: Path, umask: int) -> None:
-    tmp_path.chmod(0o755)
+@pytest.mark.parametrize(
+    ("folder", "umask", "file"),
+    [
+        (0o755, 0o000, 0o644),
+        (0o755, 0o002, 0o644),
+        (0o755, 0o022, 0o644),
+        (0o755, 0o027, 0o640),
+        (0o755, 0o077, 0o600),
+        (0o700, 0o022, 0o600),
+    ],
+    ids=oct,
+)
+def test_the_mode_follows_the_umask_and_the_folder(
+    tmp_path: Path, folder: int, umask: int, file: int
+) -> None:
+    tmp_path.chmod(folder)
     before = os.umask(umask)
     try:
         write(tmp_path / "a.safetensors", {"w": torch.ones(2)})
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o644 & ~umask
-
-
-def test_a_file_in_a_private_folder_is_private(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    write(tmp_path / "a.safetensors", {"w": torch.ones(2)})
-    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == file
 
 
 def test_every_byte_of_the_tensors_is_reported(

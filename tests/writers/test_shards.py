@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from soupcore import Cancelled, CheckpointError, TensorInfo, open_checkpoint
 from soupcore.writers.safetensors import MOST_SHARDS, split_into_shards, write_sharded
-from tests.helpers import any_tensor, same_weights
+from tests.helpers import any_tensor, infos, same_weights
+from tests.writers.safetensors_files import write
 
 STATE = {
     "embed": any_tensor(torch.float32, 10, 5),
@@ -20,23 +21,6 @@ STATE = {
     "head": any_tensor(torch.bfloat16, 60, seed=1),
     "steps": torch.tensor(9),
 }
-
-
-def write(
-    path: Path,
-    state: dict[str, Tensor],
-    shard_size: int,
-    metadata: dict[str, str] | None = None,
-    on_bytes: Callable[[int], None] = lambda nbytes: None,
-) -> list[Path]:
-    return write_sharded(
-        path,
-        {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()},
-        lambda name: iter(state[name].flatten().tensor_split(3)),
-        metadata or {},
-        shard_size,
-        on_bytes,
-    )
 
 
 def load_as_transformers(index: Path) -> dict[str, Tensor]:
@@ -48,7 +32,7 @@ def load_as_transformers(index: Path) -> dict[str, Tensor]:
 
 
 def test_the_files_are_named_and_indexed_as_hugging_face_does(tmp_path: Path) -> None:
-    written = write(tmp_path / "model.safetensors", STATE, 204, {"format": "pt"})
+    written = write(tmp_path / "model.safetensors", STATE, {"format": "pt"}, shard_size=204)
     assert [path.name for path in written] == [
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
@@ -85,7 +69,7 @@ def test_any_model_in_shards_of_any_size_is_read_back(
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
     state = {name: any_tensor(dtype, size) for name, (dtype, size) in layout.items()}
-    written = write(folder / "model.safetensors", state, shard_size)
+    written = write(folder / "model.safetensors", state, shard_size=shard_size)
     for path in (folder, written[-1]):
         assert same_weights(open_checkpoint(path).state_dict(), state)
     if len(written) == 1:
@@ -98,8 +82,8 @@ def test_any_model_in_shards_of_any_size_is_read_back(
 
 
 def test_weights_that_fit_into_one_shard_are_one_file(tmp_path: Path) -> None:
-    assert write(tmp_path / "m.safetensors", STATE, 332) == [tmp_path / "m.safetensors"]
-    assert len(write(tmp_path / "n.safetensors", STATE, 331)) == 3
+    assert write(tmp_path / "m.safetensors", STATE, shard_size=332) == [tmp_path / "m.safetensors"]
+    assert len(write(tmp_path / "n.safetensors", STATE, shard_size=331)) == 3
 
 
 def test_too_many_shards_are_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -107,17 +91,17 @@ def test_too_many_shards_are_refused_before_anything_is_written(tmp_path: Path) 
     with pytest.raises(
         CheckpointError, match=r"4 bytes gives 501 shards; the limit is 500\. .* larger shards"
     ):
-        write(tmp_path / "model.safetensors", state, 4)
+        write(tmp_path / "model.safetensors", state, shard_size=4)
     assert not list(tmp_path.iterdir())
-    infos = {name: TensorInfo((1,), torch.float32) for name in list(state)[1:]}
-    assert len(split_into_shards(infos, 4)) == MOST_SHARDS
+    del state["0"]
+    assert len(split_into_shards(infos(state), 4)) == MOST_SHARDS
 
 
 def test_an_earlier_model_of_the_name_is_replaced_whole(tmp_path: Path) -> None:
-    write(tmp_path / "model.safetensors", STATE, 1)
+    write(tmp_path / "model.safetensors", STATE, shard_size=1)
     other = tmp_path / "model-best.safetensors"
     other.write_bytes(b"mine")
-    written = write(tmp_path / "model.safetensors", STATE, 204)
+    written = write(tmp_path / "model.safetensors", STATE, shard_size=204)
     assert sorted(tmp_path.iterdir()) == sorted([*written, other])
     assert other.read_bytes() == b"mine"
 
@@ -129,7 +113,7 @@ def test_an_interrupted_write_leaves_things_as_they_were(
     tmp_path: Path, error: type[BaseException], after: int, replacing: bool
 ) -> None:
     if replacing:
-        write(tmp_path / "model.safetensors", STATE, 1)
+        write(tmp_path / "model.safetensors", STATE, shard_size=1)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     written = 0
 
@@ -141,7 +125,7 @@ def test_an_interrupted_write_leaves_things_as_they_were(
 
     changed = {name: tensor + 1 for name, tensor in STATE.items()}
     with pytest.raises(error):
-        write(tmp_path / "model.safetensors", changed, 204, on_bytes=stop)
+        write(tmp_path / "model.safetensors", changed, shard_size=204, on_bytes=stop)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -151,13 +135,13 @@ def test_shards_get_their_names_when_all_are_complete(tmp_path: Path) -> None:
     def look(nbytes: int) -> None:
         seen.append([path for path in tmp_path.iterdir() if not path.name.startswith(".")])
 
-    write(tmp_path / "model.safetensors", STATE, 1, on_bytes=look)
+    write(tmp_path / "model.safetensors", STATE, shard_size=1, on_bytes=look)
     assert seen
     assert not any(seen)
 
 
 def test_shards_without_index_are_opened_only_where_all_are_there(tmp_path: Path) -> None:
-    *shards, index = write(tmp_path / "model.safetensors", STATE, 1)
+    *shards, index = write(tmp_path / "model.safetensors", STATE, shard_size=1)
     index.unlink()
     assert same_weights(open_checkpoint(tmp_path).state_dict(), STATE)
     for shard in shards[:-1]:
@@ -170,7 +154,7 @@ def test_chunks_that_are_not_the_tensor_s_elements_are_refused(tmp_path: Path) -
     def chunks(name: str) -> Iterator[Tensor]:
         yield torch.ones(3 if name == "b" else 4)
 
-    infos = {name: TensorInfo((4,), torch.float32) for name in "ab"}
+    layout = {name: TensorInfo((4,), torch.float32) for name in "ab"}
     with pytest.raises(CheckpointError, match="'b' yielded 3 elements instead of 4"):
-        write_sharded(tmp_path / "model.safetensors", infos, chunks, {}, 16)
+        write_sharded(tmp_path / "model.safetensors", layout, chunks, {}, 16)
     assert not list(tmp_path.iterdir())

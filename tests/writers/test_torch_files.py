@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from soupcore import Cancelled, Checkpoint, CheckpointError, TensorInfo, open_checkpoint
+from soupcore import Cancelled, Checkpoint, CheckpointError, open_checkpoint
 from soupcore.checkpoints.dtypes import DTYPES
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.new_files import NewFile
 from soupcore.safe_torch.archive import read_archive
 from soupcore.writers.torch_files import Change, rewritten_form, why_not_like, write_like
-from tests.helpers import any_tensor, same_bits, same_weights
+from tests.helpers import any_tensor, infos, same_bits, same_weights
 from tests.toy import Tied
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -416,10 +416,6 @@ def test_any_layout_is_copied_with_the_same_and_with_other_values(
 
 
 # What cannot be written
-
-
-def infos(state: dict[str, Tensor]) -> dict[str, TensorInfo]:
-    return {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize(
