@@ -140,7 +140,7 @@ mixed = st.lists(
 
 
 @given(mixed)
-def test_undefined_scores_give_no_evidence_or_each_mean_is_over_what_is_defined(
+def test_undefined_scores_give_no_evidence_or_are_left_out_of_means(
     pairs: list[tuple[float, float]],
 ) -> None:
     one, other = torch.tensor(pairs, dtype=torch.float64).T

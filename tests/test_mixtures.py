@@ -201,7 +201,7 @@ def test_equal_points_have_equal_keys(abc: list[Checkpoint]) -> None:
         (np.float64(0.7), Fraction(7, 10)),
     ],
 )
-def test_a_float_coefficient_is_the_decimal_that_it_shows(
+def test_a_float_coefficient_is_its_shortest_decimal(
     given: float | Fraction, expected: Fraction
 ) -> None:
     assert as_fraction(given) == expected
@@ -538,7 +538,7 @@ def test_another_way_to_read_may_be_given(abc: list[Checkpoint]) -> None:
     assert asked == [(digest, "0.weight", 0, 32) for digest in sorted(c.digest for c in abc)]
 
 
-def test_mixing_does_not_write_to_what_it_reads(abc: list[Checkpoint]) -> None:
+def test_mixing_does_not_change_its_inputs(abc: list[Checkpoint]) -> None:
     held = {c.digest: {n: c.read(n).flatten() for n in c.tensors} for c in abc}
     before = {d: {n: t.clone() for n, t in tensors.items()} for d, tensors in held.items()}
     mixture = abc_mixture(abc)

@@ -4,7 +4,7 @@ from pathlib import Path
 from soupcore.processes import Log, Pump
 
 
-def test_a_log_stays_small_and_keeps_what_is_newest(tmp_path: Path) -> None:
+def test_a_log_stays_small_and_keeps_the_newest_lines(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", largest=1000)
     for number in range(1000):
         log.write(b"%04d\n" % number)

@@ -29,7 +29,7 @@ def test_csv_has_all_digits_and_units() -> None:
     }  # fmt: skip
 
 
-def test_json_lines_have_null_for_what_is_missing() -> None:
+def test_json_lines_have_null_for_missing_values() -> None:
     first, second = map(json.loads, export_table(TABLE, "JSONL", **OPTIONS).splitlines())
     assert first == {
         "name": "run_1", "accuracy, %": 89.142857142857, "seed": 1, "kept": True, "note": None,

@@ -171,7 +171,7 @@ def test_ensembles_average_outputs(running: Context, task: ClassificationTask) -
         assert score == pytest.approx(expected)
 
 
-def test_the_greedy_ensemble_scores_what_its_members_do(running: Context) -> None:
+def test_the_greedy_ensemble_has_the_score_of_its_members(running: Context) -> None:
     found = compute(GreedyEnsembleScores(NAMES), running)
     alone = compute(EnsembleScores(tuple(found["members"])), running)
     assert found["scores"] == alone["scores"]

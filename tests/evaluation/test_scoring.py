@@ -172,7 +172,7 @@ def test_losses_and_scores_of_another_shape_are_refused(
         ask(task)
 
 
-def test_code_of_a_task_that_fails_is_named_with_what_it_was_given() -> None:
+def test_failing_code_of_a_task_is_named_with_its_inputs() -> None:
     def fails(outputs: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.nll_loss(outputs, targets, reduction="none")
 

@@ -218,7 +218,7 @@ def test_calibration_and_its_temperature_are_weighted(splits: dict[str, Split]) 
     )
 
 
-def test_cross_fitting_leaves_out_what_has_no_weight() -> None:
+def test_cross_fitting_ignores_examples_without_weight() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = [torch.rand(40, generator=generator) for _ in range(4)]
     losses = [1 - each for each in scores]

@@ -98,7 +98,7 @@ def test_paths_from_the_base_lie_in_the_plane_of_scores() -> None:
     assert first.line.color == "#123456" != second.line.color
 
 
-def test_the_tables_hold_what_is_drawn() -> None:
+def test_the_tables_have_the_drawn_values() -> None:
     paths = {("a", "b"): [path(0.25), path(0.1, "report")]}
     points = paths_table(paths)
     assert len(points) == 10

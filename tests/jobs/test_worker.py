@@ -111,7 +111,7 @@ def test_a_curve_lists_its_points_and_building_one_needs_no_pass(
     assert row.body["scores"]["select"]["score"] == max(scores.values())
 
 
-def test_a_cancelled_job_keeps_what_was_computed_and_resumes_with_the_rest(
+def test_a_cancelled_job_keeps_its_results_and_resumes(
     supervisor: Supervisor,
     finished: Finished,
     paths: dict[str, Any],

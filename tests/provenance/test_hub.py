@@ -58,7 +58,7 @@ def front_matter(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("shard_size", [None, 50])
-def test_a_folder_has_what_from_pretrained_and_the_hub_look_for(
+def test_a_folder_has_the_files_of_from_pretrained_and_the_hub(
     runs: Path, tmp_path: Path, shard_size: int | None
 ) -> None:
     soup = soup_of(runs)

@@ -80,7 +80,7 @@ def test_every_case_was_recorded_as_it_is_described() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", EXACT)
-def test_a_recipe_makes_what_mergekit_makes(name: str, dtype: str) -> None:
+def test_recipes_agree_with_mergekit(name: str, dtype: str) -> None:
     found = EXACT[name](recorded_sweep(dtype)).state_dict()
     differing = 0
     for tensor, expected in recorded(name, dtype).items():

@@ -269,7 +269,7 @@ def test_greedy_by_loss_accepts_ingredients_that_do_not_raise_it(
     assert made.trace[-1].loss == pytest.approx(losses["ab"], nan_ok=True)
 
 
-def test_a_random_order_evaluates_only_what_it_tries_and_depends_on_seed_and_weights(
+def test_a_random_order_evaluates_only_tried_soups_and_depends_on_seed_and_weights(
     table: MakeTable,
 ) -> None:
     sweep, evaluator = table("abcd", lambda parts: 50.0 + len(parts))

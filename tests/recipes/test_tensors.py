@@ -63,7 +63,7 @@ def assert_close(found: State, wanted: State) -> None:
 
 @pytest.mark.parametrize("recipe", NEED_BASE)
 @pytest.mark.parametrize("rest", [(), ("run2",)])
-def test_a_recipe_works_on_what_the_base_shares_and_takes_the_head_by_the_rule(
+def test_recipes_merge_tensors_of_the_base_and_take_the_head_by_the_rule(
     partly: tuple[Sweep, dict[str, State]], recipe: str, rest: tuple[str, ...]
 ) -> None:
     sweep, states = partly

@@ -191,7 +191,7 @@ def test_counters_of_averages_are_not_weights(state: dict[str, Any], names: list
         ),
     ],
 )
-def test_a_file_without_weights_is_refused_with_what_it_holds(saved: object, problem: str) -> None:
+def test_a_file_without_weights_is_refused_with_its_contents(saved: object, problem: str) -> None:
     with pytest.raises(Refusal, match=problem):
         contents(saved)
 

@@ -298,7 +298,7 @@ def files_in(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_read_only_workspace_shows_what_is_stored_and_is_left_alone(
+def test_a_read_only_workspace_shows_stored_results_and_stays_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path)

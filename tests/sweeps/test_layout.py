@@ -72,7 +72,7 @@ def test_a_soup_has_the_names_of_its_first_ingredient(tmp_path: Path, wrapped: s
     assert same_weights(written, prefixed(average([*RUNS.values()]), prefix))
 
 
-def test_a_wrapped_misfit_is_detected_by_what_differs(tmp_path: Path) -> None:
+def test_a_wrapped_misfit_is_reported_with_the_differing_tensors(tmp_path: Path) -> None:
     wrapped = prefixed(BASE, "module.")
     del wrapped["module.3.bias"]
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", RUNS | {"odd": wrapped}))

@@ -299,7 +299,7 @@ def downloads() -> list[str]:
     return sorted(Path(entry.url).name for entry in Cache().entries())
 
 
-def test_a_rebuilt_soup_downloads_what_its_folder_lacks(
+def test_a_rebuilt_soup_downloads_missing_files(
     folder: Path, tmp_path: Path, runs: dict[str, State]
 ) -> None:
     soup = uniform(Sweep.from_folder(folder))

@@ -356,7 +356,7 @@ def test_the_folder_of_a_run_opens_as_a_sweep_with_its_log(
     assert sweep[name].logged_metrics[key] == value
 
 
-def test_the_sweep_of_ultralytics_shows_what_differs(tmp_path: Path) -> None:
+def test_the_sweep_of_ultralytics_shows_differing_settings(tmp_path: Path) -> None:
     for number in (1, 2):
         run = f"train-{number}"
         write(

@@ -138,7 +138,7 @@ def test_ids_of_another_length_are_no_misfit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["a", "b"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_a_soup_keeps_what_its_first_ingredient_saved_beside_the_weights(
+def test_a_soup_keeps_values_beside_the_weights_of_its_first_ingredient(
     tmp_path: Path, form: str, suffix: str
 ) -> None:
     extra = {

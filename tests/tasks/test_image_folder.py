@@ -138,7 +138,7 @@ def test_an_image_is_shown_small_with_its_class(folder: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("source", ["timm:resnet18", "torchvision:resnet18", "checkpoint"])
-def test_networks_of_timm_and_torchvision_see_what_they_expect(
+def test_networks_of_timm_and_torchvision_get_their_preprocessing(
     folder: Path, store: Store, source: str
 ) -> None:
     timm = pytest.importorskip("timm", exc_type=ImportError)

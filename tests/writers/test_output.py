@@ -54,7 +54,7 @@ def test_files_have_the_names_that_the_first_ingredient_has_in_its_file(
     assert same_weights(written.state_dict(), weights("module.", 2))
 
 
-def test_a_copy_keeps_what_a_view_of_its_file_leaves_out(tmp_path: Path, output: Output) -> None:
+def test_a_copy_keeps_tensors_that_a_view_leaves_out(tmp_path: Path, output: Output) -> None:
     save_checked(output, tmp_path / "soup.pt", {})
     loaded = torch.load(tmp_path / "soup.pt", weights_only=True)
     assert loaded.pop("n_averaged") == 5
