@@ -1,4 +1,4 @@
-"""The server: the dashboard, and the routes that stream soups to the browser.
+"""The server: the dashboard, and the route that streams soups to the browser.
 
 Run it with `stockpot`, `make app`, or `streamlit run app.py -- FOLDER --task FILE.py:ATTRIBUTE`.
 """
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 silence()  # pages show progress themselves
 
 known = settings.configure(sys.argv[1:])
-token = settings.token(asked=known.asks_token)
+token = settings.token(required=known.requires_token)
 
 
 async def download(request: Request) -> Response:

@@ -18,6 +18,7 @@ from pages.components import (
     tasks,
 )
 from pages.components.display import plain
+from pages.components.soup_links import MOST_COMPARED
 from pages.components.state import View
 from soupcore import Evaluation, figures
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores, Result, ShownExamples
@@ -31,7 +32,6 @@ from soupcore.tasks.unit import UNKNOWN
 
 _CHOSEN = "selection"
 _REPORTED = "held out"
-_MOST = 6  # rows side by side
 _EXAMPLES = 12  # shown for each of two
 _COLUMNS = 6  # of examples
 
@@ -120,16 +120,16 @@ def _choose(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> li
     """Let the user choose the rows; the URL holds soups by their handles."""
     handles = {soup.label: soup.handle for soup in stored}
     labels = {handle: label for label, handle in handles.items()}
-    told = [labels.get(name, name) for name in st.session_state["compare"]]
-    current = [name for name in told if name in known][:_MOST]
+    requested = [labels.get(name, name) for name in st.session_state["compare"]]
+    current = [name for name in requested if name in known][:MOST_COMPARED]
     if len(current) < 2:
         current = [*current, *(n for n in _default(view, stored, known) if n not in current)][:3]
     chosen = st.multiselect(
         "Models",
         [*handles, *(name for name in known if name not in handles)],
         default=current,
-        max_selections=_MOST,
-        help=f"Two to {_MOST} soups, ingredients, or the base.",
+        max_selections=MOST_COMPARED,
+        help=f"Two to {MOST_COMPARED} soups, ingredients, or the base.",
         key=f"compare-rows-{view.folder}-{sorted(handles)}",
     )
     st.session_state["compare"] = [handles.get(name, name) for name in chosen]
@@ -148,7 +148,7 @@ def _default(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> l
 
 def _inks(view: View, chosen: Sequence[str]) -> list[str]:
     """Return distinct colours for the rows: those of ingredients, and other ones for soups."""
-    spare = iter(figures.colours(str(place) for place in range(2 * _MOST)).values())
+    spare = iter(figures.colours(str(place) for place in range(2 * MOST_COMPARED)).values())
     own = figures.curve_colours(chosen, view.sweep.ingredients)
     taken = {own[name] for name in chosen if name in own}
     made = []
@@ -211,9 +211,9 @@ def _forest(
         score_name=view.task.score_name,
         score_unit=view.task.score_unit,
     )
-    codes = scores.points(view)
-    told = {name: codes[name].code for name in chosen}
-    code = snippets.differences(view, told, baseline, colours)
+    points = scores.points(view)
+    codes = {name: points[name].code for name in chosen}
+    code = snippets.differences(view, codes, baseline, colours)
     display.show_figure(
         figure,
         "differences",
@@ -253,7 +253,7 @@ def _changes(view: View, chosen: Sequence[str], known: scores.Known, baseline: s
     if not splits:
         st.caption("Not evaluated yet.")
         return
-    # The select split comes last: looking at its examples is no evidence.
+    # The select split comes last: soups and runs were chosen on its examples.
     splits = [*splits[1:], splits[0]] if splits[0] == view.task.select else splits
     with st.container(horizontal=True):
         name = st.selectbox("Model", others, width=240, key=f"changes-of-{others}")

@@ -25,10 +25,10 @@ from pages.components import table_controls as controls
 from pages.components.display import listed, plain
 from pages.components.run_table import INK, NAME, RunTable
 from pages.components.state import View
-from soupcore import Evaluation, figures
+from soupcore import figures
 from soupcore.calls import IngredientScores
 from soupcore.figures.tables import logged_table, scores_table
-from soupcore.overview import best_on_select
+from soupcore.overview import best_on_select, ranked
 from soupcore.plan import seconds
 from soupcore.tasks.unit import UNKNOWN
 
@@ -66,12 +66,12 @@ def _header(view: View, names: list[str]) -> None:
     base = f"base: **{plain(view.sweep.base.name)}**" if view.sweep.base else "no base checkpoint"
     st.caption(
         f"**{len(names)} ingredients** of **{plain(state.sweep_label())}** · {base} · "
-        f"{_judged(view)}. Tick rows or click points to select ingredients; the selection applies "
-        "to every page."
+        f"{_about_task(view)}. Tick rows or click points to select ingredients; the selection "
+        "applies to every page."
     )
 
 
-def _judged(view: View) -> str:
+def _about_task(view: View) -> str:
     """Return the task and the sizes of its splits, as Markdown."""
     if not view.has_task:
         return "no task"
@@ -80,7 +80,7 @@ def _judged(view: View) -> str:
         for split in view.task.reported[:2]
     )
     examples = f" · examples: {sizes}" if view.task.has_examples else ""
-    return f"task **{plain(view.task.name)}**{examples}{scores.judging(view.task)}"
+    return f"task **{plain(view.task.name)}**{examples}{scores.task_notes(view.task)}"
 
 
 def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
@@ -108,9 +108,8 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
     on_select = {
         name: each for name in names if (each := known[name][view.task.select]) is not None
     }
-    on_select = dict(  # best first; undefined scores are last
-        sorted(on_select.items(), key=lambda item: _rank(view, item[1]))
-    )
+    best = ranked(known, view.task.select, names)
+    on_select = {name: on_select[name] for name in dict.fromkeys([*best, *on_select])}
     if not on_select:
         st.info(
             "No ingredients have been evaluated yet. Click **Evaluate all ingredients**; the table "
@@ -144,11 +143,6 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
         )
     with right:
         comparison.show_scatter(view, known, "scatter", selected=selected, on_pick=_toggle)
-
-
-def _rank(view: View, evaluation: Evaluation) -> float:
-    score = -view.task.score_unit.sign * evaluation.score
-    return math.inf if math.isnan(score) else score
 
 
 def _logged_figure(view: View, metric: str) -> None:
@@ -213,12 +207,18 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], list[s
 
 
 def _default_order(view: View, table: RunTable) -> tuple[str, bool] | None:
-    """Return the column to sort by (score, else logged metric of the URL), and if descending."""
+    """Return the column that sorts the rows by default, and whether it is descending.
+
+    Returns:
+        The score on the select split, or the logged metric of the URL; None for the order of the
+        sweep.
+    """
     if table.ranked_by:
         return table.ranked_by, not table.columns[table.ranked_by].is_lower_first
     metric = scores.ranking_metric(view.sweep)
-    title = scores.logged_title(metric) if metric else ""
-    return (title, not scores.lower_is_better(str(metric))) if title in table.columns else None
+    if metric is None or (title := scores.logged_title(metric)) not in table.columns:
+        return None
+    return title, not scores.lower_is_better(metric)
 
 
 def _logged_order(view: View, table: RunTable, metric: str | None) -> list[int]:

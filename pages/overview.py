@@ -1,4 +1,4 @@
-"""The landing page: the verdict on the sweep, or the button that leads to it."""
+"""The landing page: the verdict on a sweep, or the button that starts the analysis."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
 _TOP = 5
-_TIMED = 500_000_000  # bytes of a checkpoint; a pass of a larger network is timed by the first job
+_LARGEST_TIMED = 500_000_000  # bytes of a checkpoint; the first job times a larger network
 _STATES = {
     "done": ":material/check_circle:",
     "running": ":material/progress_activity:",
@@ -65,7 +65,7 @@ def main(view: View) -> None:
 
 
 def _remember(view: View, known: Overview) -> None:
-    """Store the verdict for the list of sweeps, which says it as of the task's own settings."""
+    """Store the verdict for the list of sweeps, if the task's default settings are in use."""
     is_default = view.statistics == "averaged" and view.task.primary is None
     if is_default and not view.store.is_read_only:
         remember(known)
@@ -107,7 +107,7 @@ def _header(view: View, known: Overview) -> None:
     if shifts := task.splits_with_role("shift"):
         sizes.append(f"{len(shifts)} shift{'s' if len(shifts) > 1 else ''}")
     examples = f" · examples: {', '.join(sizes)}" if task.has_examples else ""
-    st.caption(f"{_sweep(view)} · task **{plain(task.name)}**{examples}{scores.judging(task)}")
+    st.caption(f"{_sweep(view)} · task **{plain(task.name)}**{examples}{scores.task_notes(task)}")
 
 
 def _introduction() -> None:
@@ -126,11 +126,13 @@ def _verdict(view: View, known: Overview) -> None:
         if others:
             st.markdown(" ".join(map(plain, others)))
         if known.headline is not None:
-            _ways_on(view, known.headline)
+            _show_links(view, known.headline)
 
 
-def _ways_on(view: View, headline: StoredSoup) -> None:
-    def take() -> None:
+def _show_links(view: View, headline: StoredSoup) -> None:
+    """Show buttons that lead from the verdict to its soup, the evidence and the report."""
+
+    def open_download() -> None:
         download.write_weights(view, headline)
         soup_links.open_soup("", "download")  # the default, which is the soup of the verdict
 
@@ -141,7 +143,7 @@ def _ways_on(view: View, headline: StoredSoup) -> None:
             icon=":material/download:",
             help=f"Opens the page of {plain(headline.label)} and writes its weights if they have "
             "not been written yet.",
-            on_click=take,
+            on_click=open_download,
         )
         soup_links.show_name(headline, key="verdict")
         soup_links.show_section("", "evidence", key="verdict")
@@ -151,7 +153,7 @@ def _ways_on(view: View, headline: StoredSoup) -> None:
 
 
 def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
-    """Show what is not done yet, with its price and the button that does it."""
+    """Show the missing steps with their estimated time, and the button that runs them."""
     missing = [step for step in plan if not step.is_done]
     for step in plan:
         if step.failure:
@@ -173,10 +175,10 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
     is_new = len(missing) == len(plan)
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")
     st.markdown("\n".join(f"- {plain(step.title)}{_price(known, step)}" for step in missing))
-    what = "Analyze this sweep" if is_new else "Finish the analysis"
+    label = "Analyze this sweep" if is_new else "Finish the analysis"
     jobs.call_button(
         view,
-        what,
+        label,
         Analysis(),
         job_title,
         key="analyze",
@@ -195,7 +197,7 @@ def _time_a_pass(view: View) -> None:
     """Time one pass of a small network, in a sweep that was not opened by a link."""
     first = next(iter(view.sweep.ingredients.values())).checkpoint
     nbytes = sum(info.nbytes for info in first.tensors.values())
-    if view.folder in state.opened() and view.task.has_examples and nbytes <= _TIMED:
+    if view.folder in state.opened() and view.task.has_examples and nbytes <= _LARGEST_TIMED:
         jobs.derive(view, TimedPasses(), f"Time passes over {PART} examples")
 
 
@@ -305,7 +307,7 @@ def _top(view: View, known: Overview) -> None:
     )
     st.caption(
         "Click a name to open it. Ranked by validation score. Soups and runs are chosen on this "
-        f"split, so its scores are optimistic. {scores.judge_by(task)} ± and intervals are 95 %."
+        f"split, so its scores are optimistic. {scores.advice(task)} ± and intervals are 95 %."
     )
 
 

@@ -1,4 +1,4 @@
-"""One soup: what it is, what it scored, the evidence, and its weights to download."""
+"""One soup: its composition, its scores, the evidence for it, and its weights to download."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,7 +31,7 @@ from soupcore.store.soups import delete_soup
 from soupcore.stored_soups import StoredSoup
 
 _BARS = 14  # more coefficients are scrolled
-_HIGHEST = 480  # pixels
+_HEIGHT = 480  # pixels, of scrolled bars
 
 
 def main(view: View) -> None:
@@ -44,11 +44,11 @@ def main(view: View) -> None:
         st.header("Soup")
         soup_links.offer_build()
         return
-    asked = st.session_state["soup"]
-    if asked and asked not in {each.soup.id for each in stored}:
+    requested = st.session_state["soup"]
+    if requested and requested not in {each.soup.id for each in stored}:
         st.warning(
-            f"This sweep and task have no soup with the id {plain(asked)}, perhaps because it was "
-            "deleted. Another one is shown.",
+            f"This sweep and task have no soup with the id {plain(requested)}, perhaps because it "
+            "was deleted. Another one is shown.",
             icon=":material/search_off:",
         )
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -64,16 +64,16 @@ def main(view: View) -> None:
 
 
 def _about(picked: StoredSoup) -> None:
-    """Show the recipe, its parameters, the date and the id; the tags and the note of the user."""
-    soup, said = picked.soup, picked.annotation
+    """Show the recipe, its parameters, the date and the id, and the user's tags and note."""
+    soup, annotation = picked.soup, picked.annotation
     built = datetime.fromtimestamp(picked.created).astimezone()
-    st.caption(f"{_made(soup)} · built {built.day} {built:%b %Y, %H:%M} · soup {soup.id}")
-    if said.tags or said.note:
-        tags = " ".join(f":gray-badge[{plain(tag)}]" for tag in said.tags)
-        st.markdown(f"{tags} {plain(said.note)}".strip())
+    st.caption(f"{_recipe(soup)} · built {built.day} {built:%b %Y, %H:%M} · soup {soup.id}")
+    if annotation.tags or annotation.note:
+        tags = " ".join(f":gray-badge[{plain(tag)}]" for tag in annotation.tags)
+        st.markdown(f"{tags} {plain(annotation.note)}".strip())
 
 
-def _made(soup: Soup) -> str:
+def _recipe(soup: Soup) -> str:
     """Return the recipe and its parameters that are not the default, as Markdown."""
     recipe = RECIPES.get(soup.recipe)
     if recipe is None:
@@ -87,7 +87,7 @@ def _made(soup: Soup) -> str:
 
 
 def _actions(view: View, picked: StoredSoup, stored: Sequence[StoredSoup]) -> None:
-    soup, said = picked.soup, picked.annotation
+    soup, annotation = picked.soup, picked.annotation
     is_read_only = state.store().is_read_only
     with st.container(horizontal=True):
         if view.has_task:
@@ -96,14 +96,14 @@ def _actions(view: View, picked: StoredSoup, stored: Sequence[StoredSoup]) -> No
             "Build again with…",
             icon=":material/replay:",
             help="Fills the form of the Soups page with the recipe and candidates of this soup.",
-            on_click=_again,
+            on_click=_build_again,
             args=(view, picked),
         )
         with st.popover("Edit", icon=":material/edit:", help="Its name, tags and note"):
-            soup_links.show_name_field(soup.id, picked.label, said.name, key="page")
+            soup_links.show_name_field(soup.id, picked.label, annotation.name, key="page")
             tags = {tag for each in stored for tag in each.annotation.tags}
             soup_links.show_note_and_tags(soup.id, known=tags)
-        soup_links.show_star(soup.id, starred=said.starred)
+        soup_links.show_star(soup.id, starred=annotation.starred)
         st.button(
             "Delete", icon=":material/delete:", disabled=is_read_only, on_click=_delete,
             args=(picked,), help="You can undo it on the Soups page.",
@@ -153,7 +153,7 @@ def _coefficients(view: View, picked: StoredSoup) -> None:
     # Soups among the ingredients have no colour of their own.
     figure = figures.coefficient_bars(table, view.colours)
     code = snippets.coefficients(view, picked)
-    with st.container(height=_HIGHEST if len(table) > _BARS else "content", border=False):
+    with st.container(height=_HEIGHT if len(table) > _BARS else "content", border=False):
         display.show_figure(
             figure, "coefficients", table, code, title=f"Coefficients of {picked.label}"
         )
@@ -202,7 +202,7 @@ def _ingredients(picked: StoredSoup) -> None:
         st.caption(plain(note))
 
 
-def _again(view: View, picked: StoredSoup) -> None:
+def _build_again(view: View, picked: StoredSoup) -> None:
     soup = picked.soup
     ids = {name: stored.soup.id for name, stored in picked.soups.items()}
     names: Sequence[str] = soup.ingredients

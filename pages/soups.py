@@ -1,4 +1,4 @@
-"""Building soups, and the soups that were built."""
+"""The form that builds soups, and the list of stored soups."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -32,12 +32,12 @@ from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
 _SLIDERS = 12
-_SLIDERS_ABREAST = 4
+_SLIDER_COLUMNS = 4
 
 
 def main(view: View) -> None:
     st.header("Soups")
-    st.caption(f"Average several ingredients into one network. {_choosing(view)}")
+    st.caption(f"Average several ingredients into one network. {_about_choices(view)}")
     for tab in display.tabs("tab", TABS):
         if tab == ALL:
             _show_all(view, scores.soups(view))
@@ -45,8 +45,8 @@ def main(view: View) -> None:
             _build(view)
 
 
-def _choosing(view: View) -> str:
-    """Return where recipes choose, as Markdown."""
+def _about_choices(view: View) -> str:
+    """Return on which split recipes choose, as Markdown."""
     if not view.has_task:
         return "Without a task, recipes that need no evaluation are available."
     return (
@@ -57,7 +57,7 @@ def _choosing(view: View) -> str:
 
 def _build(view: View) -> None:
     recipe = builder.choose_recipe(view)
-    # Drawn above the soups among the candidates, which the names include.
+    # The candidates are drawn above the soups among them, but need the choice of soups.
     place = st.container()
     soups = builder.choose_soups(view)
     with place:
@@ -87,14 +87,14 @@ def _by_recipe(
     if view.has_task:
         building.show_curve(with_soups, recipe, names, given)
     others = builder.choose_others(with_soups, recipe, names)
-    wanted = {recipe.name: given} | others
+    parameters = {recipe.name: given} | others
     if view.has_task:
-        st.caption(_cost(with_soups, names, wanted))
+        st.caption(_cost(with_soups, names, parameters))
     call: Call = RecipeSoup(recipe.name, tuple(names), given)
     label = f"Build {in_a_sentence(recipe.title)} soup from {len(names)} ingredients"
     if others:
-        call = building.several(names, wanted)
-        label = f"Build {len(wanted)} soups from {len(names)} ingredients"
+        call = building.several(names, parameters)
+        label = f"Build {len(parameters)} soups from {len(names)} ingredients"
     if st.button(
         label,
         type="primary",
@@ -107,14 +107,14 @@ def _by_recipe(
     snippets.show(snippets.built(with_soups, call))
 
 
-def _cost(view: View, names: list[str], wanted: Mapping[str, Mapping[str, Any]]) -> str:
+def _cost(view: View, names: list[str], parameters: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the largest number of evaluations that recipes take, and their time if known."""
     task, points = view.task, view.mixtures(names)
-    recipes = [RECIPES[name] for name in wanted]
+    recipes = [RECIPES[name] for name in parameters]
     alone = 0
     if any(recipe.ranks for recipe in recipes):
         alone = len(view.evaluations.missing(points, task.select))
-    trials = sum(RECIPES[name].trials(len(names), given) for name, given in wanted.items())
+    trials = sum(RECIPES[name].trials(len(names), given) for name, given in parameters.items())
     final = len(recipes) * len(task.reported)
     size = len(task.split(task.select))
     soups = "final soup" if len(recipes) == 1 else f"{len(recipes)} final soups"
@@ -177,18 +177,18 @@ def _choose_shares(names: Sequence[str], defaults: Mapping[str, float]) -> dict[
         names: The models.
         defaults: Their weights at first, from -1 to 1.
     """
-    told = {}
+    current = {}
     for text in st.session_state.get("share", []):
         name, _, value = text.rpartition("=")
         try:
-            told[name] = min(max(float(value), -1.0), 1.0)
+            current[name] = min(max(float(value), -1.0), 1.0)
         except ValueError:
             continue
-    columns = st.columns(_SLIDERS_ABREAST)
+    columns = st.columns(_SLIDER_COLUMNS)
     shares = {}
     for index, name in enumerate(names):
-        with columns[index % _SLIDERS_ABREAST]:
-            start = told.get(name, defaults[name])
+        with columns[index % _SLIDER_COLUMNS]:
+            start = current.get(name, defaults[name])
             shares[name] = st.slider(plain(name), -1.0, 1.0, start, 0.05, key=f"share-{name}")
     st.session_state["share"] = [
         f"{name}={share:g}" for name, share in shares.items() if share != defaults[name]

@@ -113,11 +113,11 @@ class Boundary:
         host = headers.get("host", "")
         if self._token is None and not is_loopback((scope.get("server") or ("",))[0]):
             return _refuse(scope, 403, "The server is bound beyond this machine without a token.")
-        if len(headers.getlist("host")) != 1 or not self._is_ours(host):
+        if len(headers.getlist("host")) != 1 or not self._is_own_host(host):
             return _refuse(
                 scope, 400, f"{host!r} is not a host of this server; name it with --host."
             )
-        if not self._is_from_us(scope, headers):
+        if not self._has_own_origin(scope, headers):
             origin = headers.get("origin", headers.get("sec-fetch-site", "no origin"))
             return _refuse(
                 scope,
@@ -127,7 +127,7 @@ class Boundary:
             )
         return None
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_own_host(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
         if found is None:
             return False
@@ -135,12 +135,12 @@ class Boundary:
         # DNS rebinding does not affect addresses, and a machine may have many.
         return name in self._hosts or (self._token is not None and _is_address(name))
 
-    def _is_from_us(self, scope: Scope, headers: Headers) -> bool:
+    def _has_own_origin(self, scope: Scope, headers: Headers) -> bool:
         origins = [origin.lower() for origin in headers.getlist("origin")]
         is_safe = scope["type"] == "http" and scope["method"] in _SAFE
         if origins or not is_safe:
-            ours = {f"{scheme}://{headers['host'].lower()}" for scheme in ("http", "https")}
-            return len(origins) == 1 and origins[0] in ours | self._origins
+            own = {f"{scheme}://{headers['host'].lower()}" for scheme in ("http", "https")}
+            return len(origins) == 1 and origins[0] in own | self._origins
         # Another site may link to a page, but may not frame it or load parts of it.
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == (
@@ -155,14 +155,14 @@ class Boundary:
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == _PARAMETER]
-        name = f"stockpot-{scope['server'][1]}"
+        cookie = f"stockpot-{scope['server'][1]}"
         if scope["type"] == "http" and any(_equal(value, self._token) for value in given):
             rest = urlencode([(name, value) for name, value in query if name != _PARAMETER])
             # Relative, since a proxy may have removed a path prefix that the browser sees.
             page = quote(scope["path"].rpartition("/")[2])
             answer = RedirectResponse(f"./{page}{'?' if rest else ''}{rest}", 303)
             answer.set_cookie(
-                name,
+                cookie,
                 self._key,
                 path=self._base or None,
                 secure=scope["scheme"] == "https",
@@ -171,7 +171,7 @@ class Boundary:
             )
             answer.headers["Cache-Control"] = "no-store"
             return answer
-        if any(_equal(value, self._key) for value in _cookies(headers, name)):
+        if any(_equal(value, self._key) for value in _cookies(headers, cookie)):
             return None
         if given:
             _log_refusal(scope, "a wrong token")
@@ -237,7 +237,7 @@ def _policy(html: str) -> str:
         "form-action": "'self'",
         "frame-ancestors": "'none'",
     }
-    return "; ".join(f"{what} {where}" for what, where in rules.items())
+    return "; ".join(f"{directive} {sources}" for directive, sources in rules.items())
 
 
 class PrivateFile(RotatingFileHandler):

@@ -1,6 +1,6 @@
 """The form of a soup: recipe, candidates, parameters and tensors.
 
-The session holds what the user chose, so that it survives leaving the page, and the URL shows it.
+The session and the URL hold the choices, which so survive a visit to another page and a reload.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,8 +23,9 @@ MANUAL = "manual"
 BASIN, SELECTED, EVERY, CUSTOM = "basin", "selected", "all", "custom"
 
 _COLUMNS = 3  # of widgets
+_NAMED = 3  # candidates outside the main basin that are listed by name
 _PATTERN = "pattern"
-_OF_FORM = ("tensors-", "share-")  # keys of its widgets begin so
+_FORM_KEYS = ("tensors-", "share-")  # prefixes of the keys of its widgets
 _TAKES = {
     ALL: "All",
     BUT_HEAD: "All but the head",
@@ -32,8 +33,8 @@ _TAKES = {
     _PATTERN: "Pattern",
 }
 
-#: How names of choices are written.
-_WRITTEN = {"lbfgs": "L-BFGS", "adamw": "AdamW", "cma": "CMA-ES", "ties": "TIES", ">=": "≥"}
+#: Display names of choices.
+_CHOICES = {"lbfgs": "L-BFGS", "adamw": "AdamW", "cma": "CMA-ES", "ties": "TIES", ">=": "≥"}
 
 
 def choose_recipe(view: View) -> str:
@@ -149,8 +150,8 @@ def _warn_of_outsiders(names: Sequence[str], basin: Sequence[str]) -> None:
     outside = [name for name in names if name not in basin]
     if not basin or not outside or len(outside) == len(names):
         return
-    shown = listed(outside[:_COLUMNS])
-    more = len(outside) - _COLUMNS
+    shown = listed(outside[:_NAMED])
+    more = len(outside) - _NAMED
     are = "is" if len(outside) == 1 else "are"
     with st.container(horizontal=True, vertical_alignment="center", key="outsiders"):
         st.markdown(
@@ -167,7 +168,7 @@ def _warn_of_outsiders(names: Sequence[str], basin: Sequence[str]) -> None:
 
 
 def choose_soups(view: View) -> dict[str, StoredSoup]:
-    """Let the user choose soups as additional candidates; return them by their names there."""
+    """Let the user choose soups as additional candidates; return them by their names as such."""
     stored = {soup.soup.id: soup for soup in scores.soups(view)}
     if not stored:
         return {}
@@ -190,18 +191,18 @@ def choose_parameters(recipe: Recipe) -> dict[str, Any]:
 
     Rare parameters are folded away. Those without an effect are not shown, and have their default.
     """
-    told = _told(recipe)
+    start = _from_session(recipe)
     chosen = recipe.check({})
     usual = [each for each in recipe.parameters if not each.is_rare]
     rare = [each for each in recipe.parameters if each.is_rare]
-    _widgets(recipe, usual, told, chosen)
+    _widgets(recipe, usual, start, chosen)
     if rare:
-        changed = sum(told.get(each.name, each.default) != each.default for each in rare)
+        changed = sum(start.get(each.name, each.default) != each.default for each in rare)
         label = "More parameters" + (f" ({changed} changed)" if changed else "")
         with st.expander(
             label, expanded=changed > 0, icon=":material/tune:", key=f"rare-{recipe.name}"
         ):
-            _widgets(recipe, rare, told, chosen)
+            _widgets(recipe, rare, start, chosen)
     _remember(recipe, chosen)
     return chosen
 
@@ -229,7 +230,7 @@ def choose_others(view: View, recipe: Recipe, names: Sequence[str]) -> dict[str,
     )
     hidden = [name for name in st.session_state["also"] if name not in offered]
     st.session_state["also"] = [*hidden, *chosen]
-    return {name: RECIPES[name].check({}) | _told(RECIPES[name]) for name in chosen}
+    return {name: RECIPES[name].check({}) | _from_session(RECIPES[name]) for name in chosen}
 
 
 def why_not(view: View, recipe: Recipe, count: int) -> str | None:
@@ -243,25 +244,28 @@ def why_not(view: View, recipe: Recipe, count: int) -> str | None:
             "sweep folder as `base.safetensors` and reload."
         )
     if count < least or (most is not None and count > most):
-        wanted = f"exactly {least}" if least == most else f"at least {least}"
-        return f"{recipe.title} needs {wanted} ingredients; {count} are selected."
+        number = f"exactly {least}" if least == most else f"at least {least}"
+        return f"{recipe.title} needs {number} ingredients; {count} are selected."
     return None
 
 
 def _widgets(
-    recipe: Recipe, parameters: Sequence[Parameter], told: Mapping[str, Any], chosen: dict[str, Any]
+    recipe: Recipe,
+    parameters: Sequence[Parameter],
+    start: Mapping[str, Any],
+    chosen: dict[str, Any],
 ) -> None:
-    """Show the widgets of parameters and take their values into `chosen`."""
+    """Show the widgets of parameters, with their values at first, and write these to `chosen`."""
     columns = st.columns(_COLUMNS) if parameters else []
     place = 0
     for parameter in parameters:
         if parameter.only_if is not None:
-            name, value = parameter.only_if
-            if chosen[name] != value:
+            name, needed = parameter.only_if
+            if chosen[name] != needed:
                 continue
         with columns[place % _COLUMNS]:
-            start = told.get(parameter.name, parameter.default)
-            chosen[parameter.name] = _widget(parameter, key_of(recipe, parameter), start)
+            value = start.get(parameter.name, parameter.default)
+            chosen[parameter.name] = _widget(parameter, key_of(recipe, parameter), value)
         place += 1
 
 
@@ -270,21 +274,21 @@ def key_of(recipe: Recipe, parameter: Parameter) -> str:
     return f"{recipe.name}-{parameter.name}"
 
 
-def _widget(parameter: Parameter, key: str, start: Any) -> Any:
+def _widget(parameter: Parameter, key: str, value: Any) -> Any:
     if isinstance(parameter, Choice):
         return st.segmented_control(
             parameter.label,
             list(parameter.choices),
-            default=start,
-            format_func=lambda choice: _WRITTEN.get(choice, choice),
+            default=value,
+            format_func=lambda choice: _CHOICES.get(choice, choice),
             required=True,
             help=parameter.help,
             key=key,
         )
     if isinstance(parameter, Number):
         kind = int if parameter.is_whole else float
-        # Not as an argument: Streamlit warns of a default if a curve has set the value.
-        st.session_state.setdefault(key, kind(start))
+        # Not an argument: Streamlit warns of a default if a click on a curve has set the value.
+        st.session_state.setdefault(key, kind(value))
         return st.number_input(
             parameter.label,
             kind(parameter.minimum),
@@ -294,11 +298,11 @@ def _widget(parameter: Parameter, key: str, start: Any) -> Any:
             key=key,
         )
     if isinstance(parameter, Switch):
-        return st.toggle(parameter.label, start, help=parameter.help, key=key)
-    return st.text_input(parameter.label, start, help=parameter.help, key=key)
+        return st.toggle(parameter.label, value, help=parameter.help, key=key)
+    return st.text_input(parameter.label, value, help=parameter.help, key=key)
 
 
-def _told(recipe: Recipe) -> dict[str, Any]:
+def _from_session(recipe: Recipe) -> dict[str, Any]:
     """Return the parameters of a recipe that the session holds; invalid ones are left out."""
     found = {}
     for text in st.session_state["parameter"]:
@@ -321,7 +325,7 @@ def _parsed(parameter: Parameter, text: str) -> Any:
     return text == "true" if isinstance(parameter, Switch) else text
 
 
-def _told_as_texts(recipe: Recipe, chosen: Mapping[str, Any]) -> list[str]:
+def _as_texts(recipe: Recipe, chosen: Mapping[str, Any]) -> list[str]:
     """Return the parameters that are not the default, as the session and the URL hold them."""
     defaults = recipe.check({})
     return [
@@ -333,7 +337,7 @@ def _told_as_texts(recipe: Recipe, chosen: Mapping[str, Any]) -> list[str]:
 
 def _remember(recipe: Recipe, chosen: Mapping[str, Any]) -> None:
     others = [t for t in st.session_state["parameter"] if not t.startswith(f"{recipe.name}.")]
-    st.session_state["parameter"] = [*others, *_told_as_texts(recipe, chosen)]
+    st.session_state["parameter"] = [*others, *_as_texts(recipe, chosen)]
 
 
 def fill(
@@ -349,7 +353,7 @@ def fill(
 
     Args:
         recipe: Name of the recipe.
-        parameters: Its parameters; those that this version does not know are left out.
+        parameters: Its parameters. Those that are unknown in this version are left out.
         names: The candidates that are files.
         soups: Ids of the candidates that are soups.
         rule: Which tensors take part.
@@ -364,7 +368,7 @@ def fill(
     shares = {name: float(c / largest) for name, c in coefficients.items()}
     session["share"] = [f"{name}={share:g}" for name, share in shares.items()]
     forms = (f"candidate-{session['sweep']}", f"soups-as-ingredients-{session['sweep']}")
-    for key in [key for key in session if str(key) in forms or str(key).startswith(_OF_FORM)]:
+    for key in [key for key in session if str(key) in forms or str(key).startswith(_FORM_KEYS)]:
         del session[key]
     if recipe in RECIPES:
         known = RECIPES[recipe]
@@ -378,14 +382,14 @@ def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | N
     """Let the user choose which tensors take part; return the view with that rule.
 
     Returns:
-        None if the rule makes no sense.
+        None, with a message on the page, if the rule is invalid.
     """
     base = view.sweep.base
     models = [*names, *([base.name] if base is not None else [])]
-    told = st.session_state["take"] or ALL
-    kind = told if told in _TAKES else _PATTERN
+    current = st.session_state["take"] or ALL
+    kind = current if current in _TAKES else _PATTERN
     sources = [name for name in models if name in st.session_state["rest"]]
-    is_changed = TensorRule(told, tuple(sources)) != TensorRule()
+    is_changed = TensorRule(current, tuple(sources)) != TensorRule()
     label = "Tensors that take part" + (" (changed)" if is_changed else "")
     with st.expander(label, expanded=is_changed, icon=":material/layers:", key="tensors-of-recipe"):
         left, right = st.columns(2)
@@ -399,9 +403,9 @@ def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | N
                 help="The other tensors are the same in all ingredients while the recipe runs.",
                 key="tensors-taken",
             )
-            take = (
-                chosen if chosen != _PATTERN else _pattern(told if kind == _PATTERN else "!head.")
-            )
+            take = chosen
+            if chosen == _PATTERN:
+                take = _pattern(current if kind == _PATTERN else "!head.")
         with right:
             rest = st.multiselect(
                 "The other tensors come from",
@@ -432,10 +436,10 @@ def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | N
     return view
 
 
-def _pattern(told: str) -> str:
+def _pattern(current: str) -> str:
     return st.text_input(
         "Pattern",
-        told,
+        current,
         help="Prefixes or globs of tensor names, separated by commas. `!` excludes tensors: "
         "`backbone., !*.bias`.",
         key="tensors-pattern",

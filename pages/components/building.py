@@ -130,14 +130,15 @@ def _curve(
             f"Best on {plain(view.task.select)}: {letter} = {best:.3g}. Click a point to set "
             f"{letter} to its value, then build the soup; its evaluation is stored. {bias}"
         )
-        told = dict(given) | {number.name: best}
+        parameters = dict(given) | {number.name: best}
+        with_best = RecipeSoup(recipe.name, tuple(names), parameters)
         if st.button(
             f"Build with {letter} = {best:.3g}",
             icon=":material/soup_kitchen:",
             key=f"build-best-{key}",
-            disabled=jobs.cannot_start(view, RecipeSoup(recipe.name, tuple(names), told)),
+            disabled=jobs.cannot_start(view, with_best),
         ):
-            start(view, RecipeSoup(recipe.name, tuple(names), told))
+            start(view, with_best)
 
 
 def start(view: View, call: Call) -> None:
@@ -146,9 +147,14 @@ def start(view: View, call: Call) -> None:
     st.rerun()
 
 
-def several(names: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> SeveralSoups:
-    """Return the call for the soups of several recipes, `{name: parameters}`."""
-    recipes = [{"recipe": name, "parameters": dict(given)} for name, given in wanted.items()]
+def several(names: Sequence[str], parameters: Mapping[str, Mapping[str, Any]]) -> SeveralSoups:
+    """Return the call for the soups of several recipes.
+
+    Args:
+        names: The candidates.
+        parameters: `{recipe: parameters}`.
+    """
+    recipes = [{"recipe": name, "parameters": dict(given)} for name, given in parameters.items()]
     return SeveralSoups(tuple(recipes), tuple(names))
 
 
@@ -164,7 +170,7 @@ def _title(call: Call) -> str:
 def show_result(view: View, recipe: Recipe, job_id: int) -> None:
     """Show the progress of a job that builds a soup by this recipe, and then its result.
 
-    Those of a job that builds several soups are shown with all recipes.
+    A job that builds several soups is shown with every recipe.
     """
     job = jobs.get(job_id)
     if job is None:
@@ -230,12 +236,12 @@ def _watch_several(job_id: int) -> None:
 
 
 def _card(view: View, stored: StoredSoup, ready: str, key: str = "card") -> None:
-    """Show the result: how good the soup is, its name, and the ways on.
+    """Show a soup that was built: its scores, its name, and links to its pages.
 
     Args:
         view: The view.
         stored: The soup.
-        ready: Title of what is ready; "" if the soup is not that of a whole job.
+        ready: Name of the finished work, such as the title of a job; "" if it was cancelled.
         key: Distinguishes several cards on a page.
     """
     with st.container(border=True, key=f"result-{key}"):
@@ -259,7 +265,7 @@ def _card(view: View, stored: StoredSoup, ready: str, key: str = "card") -> None
 
 
 def _labels(view: View, job: Job) -> Labels:
-    """Return how a job's recipe writes its scores; the view may have another metric by now."""
+    """Return the names and the unit of a job's scores; the view may have another metric by now."""
     if not view.has_task:
         return NO_LABELS
     return view.task.with_primary(job.request.get("primary")).labels
@@ -311,7 +317,7 @@ def show_decisions(view: View, call: RecipeSoup, soup: Soup) -> None:
     """Draw the decisions or the passes of a recipe that built a soup.
 
     Args:
-        view: The view as the recipe saw it: its candidates, its metric and its tensors.
+        view: The view with the candidates, the metric and the tensors that the recipe used.
         call: The call of the recipe.
         soup: The soup.
     """
@@ -327,7 +333,7 @@ def show_decisions(view: View, call: RecipeSoup, soup: Soup) -> None:
             code,
             about=exports.sizes(view.task, view.task.select),
         )
-        _saved(view, soup.trace)
+        _show_savings(view, soup.trace)
     if soup.passes:
         columns = ["number", "loss", "held_back_loss", "best"]
         table = pd.DataFrame(soup.passes)[columns]
@@ -341,8 +347,8 @@ def show_decisions(view: View, call: RecipeSoup, soup: Soup) -> None:
         )
 
 
-def _saved(view: View, trace: Sequence[Step]) -> None:
-    """Show how much evaluation early rejection saved."""
+def _show_savings(view: View, trace: Sequence[Step]) -> None:
+    """Show the share of evaluation that early rejection saved."""
     rejected = [step for step in trace if step.is_bound]
     if not rejected:
         return

@@ -22,7 +22,7 @@ from soupcore.figures.parallel import MOST_CATEGORIES, Axis, axes_of, brushes
 from soupcore.overview import is_learning_rate
 from soupcore.row_filter import FilterError, Limits, limits, matching_rows, with_limits
 
-_SKIPPED = (INK, NAME, "hash", "status")
+_SKIPPED = (INK, NAME, "hash", "status")  # columns that are no axis
 _PARALLEL = "parallel"
 _MOST_AXES = 12  # axes that have room for their ticks
 
@@ -154,7 +154,7 @@ def show_parallel(
     is_run = [kind == "ingredient" for kind in kinds.values()]
     runs = table.frame[is_run].set_index(NAME)
     score = score if score and runs[score].notna().any() else ""  # all may be undefined
-    titles, left = _titles(table, runs, columns, score)
+    titles, remark = _titles(table, runs, columns, score)
     if len(titles) < 2:
         return
     drawn = table.frame.set_index(NAME)
@@ -199,14 +199,14 @@ def show_parallel(
         st.caption(
             "Drag across an axis to filter and select; the range becomes part of the filter. "
             "Click a point to select its ingredient. The base (■) and soups (★) only have a score. "
-            f"{left}"
+            f"{remark}"
         )
 
 
 def _titles(
     table: RunTable, drawn: pd.DataFrame, columns: Sequence[str], score: str
 ) -> tuple[list[str], str]:
-    """Return the columns with an axis, the score last, and a sentence on those without one."""
+    """Return the columns with an axis, the score last, and a sentence on those without room."""
     titles = [
         title
         for title in columns
@@ -217,8 +217,8 @@ def _titles(
     ]
     room = _MOST_AXES - bool(score)
     left = len(titles) - room
-    told = f"{left} more columns have no room; hide others to see them." if left > 0 else ""
-    return [*titles[:room], *([score] if score else [])], told
+    remark = f"{left} more columns have no room; hide others to see them." if left > 0 else ""
+    return [*titles[:room], *([score] if score else [])], remark
 
 
 def _brushed(table: RunTable, titles: Sequence[str]) -> dict[str, Limits | tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Soups compared: a scatter of robustness, paired differences, and BatchNorm statistics."""
+"""Comparisons of soups and ingredients: robustness, paired differences, BatchNorm statistics."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

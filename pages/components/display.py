@@ -1,4 +1,4 @@
-"""Names, durations, errors, figures and plain choices on pages. Names are shown literally."""
+"""Names, durations, errors, figures and simple widgets on pages. Names are shown literally."""
 
 import hashlib
 import logging
@@ -166,10 +166,10 @@ def choose_option(
     """Let the user choose one of many options, or none; return it, "" for none.
 
     Args:
-        label: What is chosen, for screen readers.
+        label: Name of the choice, for screen readers.
         options: The options.
         current: The option that is chosen now; "" or an unknown one for none.
-        text: Returns what is shown of an option, or of "" for none.
+        text: Returns the displayed text of an option, or of "" for none.
         width: Width of the box in pixels.
         key: Key of the widget, which is drawn anew when the option is changed from elsewhere.
     """
@@ -191,8 +191,8 @@ def choose_word(label: str, words: Mapping[str, str], current: str, key: str) ->
     """Let the user choose one of a few words; return it.
 
     Args:
-        label: What is chosen, for screen readers.
-        words: `{word: what is shown}`.
+        label: Name of the choice, for screen readers.
+        words: `{word: displayed text}`.
         current: The word that is chosen now.
         key: Key of the widget, which is drawn anew when the word is changed from elsewhere.
     """

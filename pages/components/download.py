@@ -35,19 +35,19 @@ _SHARDS = "sharded safetensors"
 _FOLDER = "Hugging Face folder"
 _ADAPTER = "PEFT adapter"
 _COPY = "copy"  # of the file of an ingredient
-# Of the formats that may be offered first, as they are without further choices.
+# The formats that may be offered first, with their default settings.
 _FORMS = {
     _ADAPTER: Form(as_adapter=True),
     _FOLDER: Form(as_folder=True),
     _COPY: Form(as_ingredient=True),
     _ONE_FILE: Form(),
 }
-_PATHS_SHOWN = 5  # paths of the training machine
-_PLACES_SHOWN = 12  # places of a kind of change in a .pt
+_MOST_PATHS = 5  # paths of the training machine that are listed
+_MOST_PLACES = 12  # places of a kind of change in a .pt that are listed
 
 
 def show(view: View, picked: StoredSoup) -> None:
-    """Let the user write the weights of a soup, download or push them, and take the recipe."""
+    """Let the user write the weights of a soup, download or push them, and download its recipe."""
     form = _weights(view, picked)
     _push(view, picked)
     _recipe(view, picked, form)
@@ -156,7 +156,7 @@ def _choose_form(soup: Soup) -> Form:
 
 
 def _formats(soup: Soup) -> list[str]:
-    """Return the formats of a soup. That of the first ingredient comes first: its tool opens it."""
+    """Return the formats of a soup, that of the first ingredient first, since its tool opens it."""
     return [
         *([_ADAPTER] if _rank_of_adapter(soup) else []),
         *([_FOLDER] if files_for_hub(soup) else []),
@@ -240,15 +240,15 @@ def _explain_copy(soup: Soup) -> None:
         shown = [f"{path} ({place})" for place, path in form.local_paths]
         st.warning(
             "Privacy: this file contains paths from the training machine:\n\n"
-            + "\n".join(f"- {plain(path)}" for path in shown[:_PATHS_SHOWN])
-            + (f"\n- … and {len(shown) - _PATHS_SHOWN} more" if len(shown) > _PATHS_SHOWN else ""),
+            + "\n".join(f"- {plain(path)}" for path in shown[:_MOST_PATHS])
+            + (f"\n- … and {len(shown) - _MOST_PATHS} more" if len(shown) > _MOST_PATHS else ""),
             icon=":material/visibility:",
         )
 
 
 def _some(places: Sequence[str]) -> str:
-    more = len(places) - _PLACES_SHOWN
-    shown = ", ".join(f"{plain(place)}" for place in places[:_PLACES_SHOWN])
+    more = len(places) - _MOST_PLACES
+    shown = ", ".join(map(plain, places[:_MOST_PLACES]))
     return f"{shown} and {more} more" if more > 0 else shown
 
 

@@ -35,7 +35,7 @@ _ENSEMBLE = "ensemble"
 
 
 def show(view: View, picked: StoredSoup) -> None:
-    """Show how sure it is that a soup is better than the best ingredient, and why it is."""
+    """Show the evidence that a soup is better than the best ingredient."""
     if not view.has_task:
         tasks.show_needed("Evidence", key="evidence")
         return
@@ -106,7 +106,7 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
         f"{plain(view.task.select)} score, that score is optimistic"
     )
     what = plain(view.task.score_name)
-    remarks = f"{optimistic}. {scores.judge_by(view.task)}"
+    remarks = f"{optimistic}. {scores.advice(view.task)}"
     if not view.task.has_examples:
         return f"Comparison of {what}. {remarks}"
     if not view.task.metric.is_mean:
@@ -277,14 +277,14 @@ def compared(errors: Mapping[str, float], soup: str, best: str) -> str:
         return ""
     others = {f"of {plain(best)}": errors.get(best), "of the ensemble": errors.get(_ENSEMBLE)}
     parts = []
-    for what, error in others.items():
+    for network, error in others.items():
         if error is not None:
-            than, gap = SHARE.text(error), errors[soup] - error
+            text, gap = SHARE.text(error), errors[soup] - error
             if SHARE.number(errors[soup]) == SHARE.number(error):
-                parts.append(f"equal to that {what}")
+                parts.append(f"equal to that {network}")
             else:
                 side = "above" if gap > 0 else "below"
-                parts.append(f"{SHARE.gap(abs(gap))} {side} that {what} ({than})")
+                parts.append(f"{SHARE.gap(abs(gap))} {side} that {network} ({text})")
     return (
         f"The soup's is {SHARE.text(errors[soup])}"
         + "".join(f"{', ' if index == 0 else ' and '}{each}" for index, each in enumerate(parts))

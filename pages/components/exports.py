@@ -1,7 +1,7 @@
 """Exports of figures: PNG, SVG and HTML with a title on white, CSV, and Python.
 
-Plotly draws images in the browser, as its camera button does. A script of ours presses that button
-for a titled copy of the figure. The script is a constant: the server's content security policy
+Plotly draws images in the browser, as its camera button does. The script of this module presses
+that button for a titled copy of the figure. It is a constant: the server's content security policy
 allows it by its hash.
 """
 

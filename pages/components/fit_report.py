@@ -1,4 +1,4 @@
-"""The fit report of a sweep, and which snapshots and weight sets it uses."""
+"""The fit report of a sweep, and the choice of its snapshots and weight sets."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -43,10 +43,10 @@ def show(fit: FitReport) -> None:
 
 
 def _fit_title(fit: FitReport) -> str:
-    looks = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
-    if not fit.misfits and not looks:
+    warned = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
+    if not fit.misfits and not warned:
         return "Fit report: all checkpoints compatible"
-    warnings = f"{len(looks)} warning{'s' if len(looks) != 1 else ''}"
+    warnings = f"{len(warned)} warning{'s' if len(warned) != 1 else ''}"
     return f"Fit report: {len(fit.misfits)} excluded, {warnings}"
 
 
@@ -135,12 +135,15 @@ def _weights_in_use(view: View) -> list[str]:
 
 
 def choose_snapshots(fit: FitReport) -> None:
-    """Show which snapshots of runs are used, with a way to choose others; nothing without any."""
+    """Show which snapshots of runs are used, and let the user choose others, if there are any."""
     if not fit.snapshots:
         return
     text = st.session_state["snapshot"]
-    wanted = snapshots_from_text(text)
-    each = dict(wanted) if not isinstance(wanted, str) else {OTHERS: wanted} if wanted else {}
+    chosen_before = snapshots_from_text(text)
+    if isinstance(chosen_before, str):
+        each = {OTHERS: chosen_before} if chosen_before else {}
+    else:
+        each = dict(chosen_before)
     names = {name for run in fit.snapshots for name in run.names}
     options = [*_RULES, *(name for name in natsorted(names) if name not in _RULES)]
     current = each.get(OTHERS, "")

@@ -1,11 +1,11 @@
-"""The mark, the title of the browser's tab, the line above every page, and keyboard shortcuts.
+"""The logo, the title of the browser's tab, the line above every page, and keyboard shortcuts.
 
 The line is: sweep ▸ task ▸ selection and primary metric ▸ the soup that was opened last, if any ▸
 jobs ▸ the help on shortcuts. Its height is fixed and long texts are cut off, so that the page below
 never moves.
 
-Streamlit gives shortcuts only to buttons, and none of them can be `?`. So a script of ours listens
-for keys. It is a constant: the server's content security policy allows it by its hash.
+Streamlit gives shortcuts only to buttons, and none of them can be `?`. So a script of this module
+listens for keys. It is a constant: the server's content security policy allows it by its hash.
 """
 
 import json
@@ -98,7 +98,7 @@ _SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 24">{inside
 
 
 def mark(theme: str | None = None) -> str:
-    """Return the mark as SVG; with the name beside it if a theme is given, "light" or "dark"."""
+    """Return the logo as SVG; with the name beside it if a theme is given, "light" or "dark"."""
     if theme is None:
         return _SVG.format(width=24, inside=_POT.format(pot=_ICON))
     name = (
@@ -110,7 +110,7 @@ def mark(theme: str | None = None) -> str:
 
 
 def configure_page() -> None:
-    """Set the icon of the browser's tab, and show the mark."""
+    """Set the icon of the browser's tab, and show the logo."""
     st.set_page_config(page_title=_TITLE, page_icon=mark(), layout="wide")
     theme = st.context.theme.type or "light"
     st.logo(mark(theme), size="large", icon_image=mark())
@@ -120,8 +120,8 @@ def show_ended(jobs: Sequence[Job]) -> None:
     """Show in the title of the browser's tab which long jobs ended, such as "✓ Greedy soup"."""
     if jobs:
         sign = "✓" if all(job.state == State.DONE for job in jobs) else "✗"
-        what = jobs[0].title if len(jobs) == 1 else f"{len(jobs)} jobs"
-        st.set_page_config(page_title=f"{sign} {what} · {_TITLE}")
+        title = jobs[0].title if len(jobs) == 1 else f"{len(jobs)} jobs"
+        st.set_page_config(page_title=f"{sign} {title} · {_TITLE}")
 
 
 def show() -> tuple[DeltaGenerator, DeltaGenerator]:

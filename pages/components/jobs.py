@@ -1,4 +1,4 @@
-"""Jobs: add, cancel and look up long computations, and the stored results that they complete."""
+"""Jobs: add, cancel and look up long computations, and read the results that they store."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from soupcore.plan import seconds as estimate
 
 _WAIT = 0.3  # seconds that a page may wait for a result
 _POLL = 0.01  # seconds between two look-ups of a job
-_SAMPLED = 50  # pairs without a summary
+_SAMPLED = 50  # pairs without a summary that are looked up
 
 MIDPOINT_ALPHAS = 3  # both ends and the midpoint
 
@@ -55,7 +55,7 @@ def resume(job: Job) -> None:
 
 
 def dismiss(job: Job) -> None:
-    """List a failed or cancelled job no more."""
+    """Remove a failed or cancelled job from the panel."""
     access.note("dismissed", job.title)
     state.supervisor().queue.dismiss(job.id)
 
@@ -216,8 +216,8 @@ def call_button(
         help: Tooltip.
         primary: Whether the button is highlighted.
         price: Estimated duration in seconds; None if it is unknown.
-        starts: Whether a short job starts without a click, because the page cannot show what it is
-            opened for without the result; see `start_if_short`.
+        starts: Whether a short job starts without a click, because the page is opened for its
+            result; see `start_if_short`.
     """
     if starts:
         start_if_short(view, call, title, price)

@@ -1,4 +1,4 @@
-"""The jobs in the sidebar, the way from each to the page that shows its result.
+"""The jobs in the sidebar, each with a button that opens the page of its result.
 
 The panel runs the page again when results arrive.
 """
@@ -20,7 +20,7 @@ _POLL = 0.5  # seconds between look-ups of the queue while a job is unfinished
 _REDRAW = 2.0  # seconds between redraws of a page while results arrive
 _REST = 2  # minimal pause between redraws, as a multiple of the time that the page took to draw
 _SHOWN = 6  # finished jobs
-_LONG = 10.0  # seconds; the tab's title tells when a job that took longer has ended
+_LONG = 10.0  # seconds; the end of a longer job is shown in the title of the browser's tab
 
 _ICONS = {
     State.QUEUED: ":material/schedule:",
@@ -94,13 +94,13 @@ def _ended(recent: list[Job]) -> list[Job]:
     unseen: set[int] = st.session_state.get("jobs_unseen", set())
     unseen |= {job.id for job in recent if known.get(job.id, (False, 0))[0] and _is_long(job)}
     if not st.session_state.pop("is_own_run", False):
-        unseen = set()  # the user asked for this run, and sees the jobs
+        unseen = set()  # the user started this run, and sees the jobs
     st.session_state["jobs_unseen"] = unseen
     return [job for job in recent if job.id in unseen]
 
 
 def _is_long(job: Job) -> bool:
-    """Whether a job ended, not by a click, after so long that the user may look elsewhere."""
+    """Whether a job took so long that the user may have left the page, and was not cancelled."""
     if job.state not in (State.DONE, State.FAILED) or not job.started or not job.finished:
         return False
     return job.finished - job.started >= _LONG

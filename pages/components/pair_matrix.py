@@ -46,7 +46,7 @@ _FIELDS = {
     "error (Frankle)": "over_mean",
     "midpoint": "midpoint_advantage",
 }
-_HOVERED = ("loss", "error", "midpoint")  # whichever measure is chosen
+_HOVERED = ("loss", "error", "midpoint")  # in hover texts, whichever measure is chosen
 _BOUNDS = {"loss": "barrier_bound", "error": "error_bound", "error (Frankle)": "over_mean_bound"}
 
 
@@ -342,7 +342,7 @@ def join(choices: Choices, values: Floats) -> Tree:
 
 
 def _details(choices: Choices, best: PairSummaries, labels: Labels) -> dict[Pair, str]:
-    """Return what the hover of each pair says beside the chosen measure."""
+    """Return the hover text of each pair, which follows the chosen measure."""
     unit = labels.score_unit
     known = figures.measures(unit, labels.score_name)
     others = [

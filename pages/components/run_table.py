@@ -1,6 +1,6 @@
-"""The run table: ingredients, base and soups, with their stored results, and the text of its cells.
+"""The run table: one row for each ingredient, the base and each soup, with stored results.
 
-The cells stay numbers, so that they sort as numbers.
+Cells show texts such as "85.00 ± 2.64" but hold numbers, so that the browser sorts them as numbers.
 """
 
 import math
@@ -30,7 +30,7 @@ _BASELINE = "baseline"
 _IN_SOUP, BASIN, _DISTANCE = "in soup", "basin", "distance to base"
 _LAST = ("hash", "status")
 _EVALUATED = "evaluated"
-_THOUSAND, _MILLION, _LONGEST = 1e3, 1e6, 1e15
+_THOUSAND, _MILLION, _LARGEST_WHOLE = 1e3, 1e6, 1e15
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,16 @@ def build(
     )  # fmt: skip
     ids = {name: each.digest for name, each in files.items()}
     ids |= {name: soup.soup.id for name, soup in soups.items()}
-    said = annotations(view.store, ids.values())
-    told = [said.get(ids[name], Annotation()) for name in names]
+    by_id = annotations(view.store, ids.values())
+    annotated = [by_id.get(ids[name], Annotation()) for name in names]
     made.add_known(
-        "tags", [", ".join(each.tags) or None for each in told], Column(help="Tags, from Details")
+        "tags",
+        [", ".join(each.tags) or None for each in annotated],
+        Column(help="Tags, from Details"),
     )
-    made.add_known("note", [each.note or None for each in told], Column(help="Note, from Details"))
+    made.add_known(
+        "note", [each.note or None for each in annotated], Column(help="Note, from Details")
+    )
     _add_runs(made, view, names, ranking_metric)
     hash_help = "First characters of the digest of the weights, or of a soup's id"
     made.add("hash", [files[n].digest[:8] if n in files else soups[n].soup.id[:8] for n in names],
@@ -189,7 +193,7 @@ def build(
             ranked_by = _titles(view)[view.task.select][0]
     return RunTable(
         made.frame, made.columns, made.texts, made.spreads, baseline, ranked_by, evaluations,
-        soups, headline, sorted({tag for each in told for tag in each.tags}),
+        soups, headline, sorted({tag for each in annotated for tag in each.tags}),
     )  # fmt: skip
 
 
@@ -418,4 +422,4 @@ def number_text(value: Any) -> str:
         return UNKNOWN
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.0f}" if _THOUSAND <= abs(value) < _MILLION else f"{value:.3g}"
-    return str(int(value)) if abs(value) < _LONGEST else f"{float(value):.3g}"
+    return str(int(value)) if abs(value) < _LARGEST_WHOLE else f"{float(value):.3g}"

@@ -1,4 +1,4 @@
-"""Stored soups, the known scores of soups and ingredients, and the metrics that tools logged."""
+"""Stored scores and soups on pages: look-ups, texts, warnings, choices, and logged metrics."""
 
 import math
 from collections import Counter
@@ -26,8 +26,8 @@ LabelVisibility = Literal["visible", "collapsed"]
 Known = dict[str, BySplit]
 
 _NAMED = 6  # undefined scores, or soups with low scores
-_TERMS = 8  # of a soup that are listed
-_SHORT = 8  # characters of a fraction that is shown as such
+_TERMS = 8  # ingredients of a soup that are listed
+_LONGEST_FRACTION = 8  # characters; longer ones are shown as decimal numbers
 
 
 def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
@@ -118,10 +118,10 @@ def names_as_ingredients(view: View, stored: Collection[StoredSoup]) -> dict[str
     }
 
 
-def judging(task: TaskInfo[Any]) -> str:
+def task_notes(task: TaskInfo[Any]) -> str:
     """Return the majority class, weights and precision of a task, as Markdown for a caption.
 
-    Accuracy that is no higher than the share of the majority class says nothing.
+    A network that always predicts the majority class has its share as accuracy.
     """
     parts = []
     majority = task.split(task.select).majority
@@ -135,8 +135,8 @@ def judging(task: TaskInfo[Any]) -> str:
     return "".join(f" · {part}" for part in parts)
 
 
-def judge_by(task: TaskInfo[Any]) -> str:
-    """Return which splits nothing was chosen on, as sentences."""
+def advice(task: TaskInfo[Any]) -> str:
+    """Return a sentence that names the splits whose scores are not optimistic."""
     has_test, has_shifts = (bool(task.splits_with_role(role)) for role in ("report", "shift"))
     if has_test or has_shifts:
         named = " and ".join(["test"] * has_test + ["the shifted splits"] * has_shifts)
@@ -304,7 +304,7 @@ def overview(view: View, stored: Collection[StoredSoup]) -> Overview:
 def share(coefficient: Fraction) -> str:
     """Return a coefficient as text: a fraction if that is short, else a decimal number."""
     exact = str(coefficient)
-    return exact if len(exact) <= _SHORT else f"{float(coefficient):.4f}"
+    return exact if len(exact) <= _LONGEST_FRACTION else f"{float(coefficient):.4f}"
 
 
 def describe(soup: Soup) -> str:
@@ -351,8 +351,8 @@ def shortfall(view: View, stored: StoredSoup) -> str:
     others |= {f"its best ingredient, {plain(best)}": best} if best else {}
     soup, unit = known[stored.label][select], view.task.score_unit
     texts = [
-        f"{unit.gap(other.score - soup.score)} worse than {what} ({unit.text(other.score)})"
-        for what, name in others.items()
+        f"{unit.gap(other.score - soup.score)} worse than {network} ({unit.text(other.score)})"
+        for network, name in others.items()
         if name is not None
         and soup is not None
         and (other := known[name][select]) is not None

@@ -63,11 +63,11 @@ def _of_ingredients(view: View) -> None:
         st.caption(plain(found["why_none"]))
         return
     unit, select = view.task.score_unit, plain(view.task.select)
-    promised, delivered = found["promised"], found["delivered"]
+    used, other = found["promised"], found["delivered"]
     st.caption(
         f"Picking the best of {count} ingredients inflates its {select} score by "
-        f"{unit.gap(promised - delivered)}: {unit.text(promised)} on the half used to pick, "
-        f"{unit.text(delivered)} on the other half (mean of 200 random splits of {select})."
+        f"{unit.gap(used - other)}: {unit.text(used)} on the half used to pick, "
+        f"{unit.text(other)} on the other half (mean of 200 random splits of {select})."
     )
 
 
@@ -162,8 +162,13 @@ def _show_cross_fit(view: View, found: Result, how: str, use: str) -> None:
 
 def show_orders(view: View, picked: StoredSoup) -> None:
     """Show the mean and standard deviation of greedy soups over random orders."""
-    names, ids = candidates(view.sweep, picked)
-    if picked.soup.recipe != "greedy" or len(names) < 3:
+    if picked.soup.recipe != "greedy":
+        return
+    try:
+        names, ids = candidates(view.sweep, picked)
+    except StockpotError:  # `show` gives the reason
+        return
+    if len(names) < 3:
         return
     seen = as_chosen(view, picked, view.soups.by_name(ids))
     call = GreedyOrders(names, greedy_parameters(picked.soup.parameters), _ORDERS)

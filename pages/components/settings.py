@@ -39,7 +39,7 @@ class Settings:
         named: The tasks named at startup, `file.py:attribute`. No other code is run.
         hosts: Additional host names of the server.
         origins: Additional origins of its pages, for proxies that change the `Host`.
-        asks_token: Whether a token is required on a loopback address too.
+        requires_token: Whether a token is required on a loopback address too.
         uploads: Folder of uploaded sweeps; one of the roots.
         uploads_total: Limit of all uploads together, in bytes.
         uploads_session: Limit of one session's uploads, in bytes.
@@ -54,7 +54,7 @@ class Settings:
     named: tuple[str, ...]
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
-    asks_token: bool
+    requires_token: bool
     uploads: Path
     uploads_total: int
     uploads_session: int
@@ -141,7 +141,7 @@ def configure(arguments: Sequence[str]) -> Settings:
         named=tuple(dict.fromkeys(parsed.task)),
         hosts=tuple(parsed.host),
         origins=tuple(parsed.origin),
-        asks_token=parsed.token,
+        requires_token=parsed.token,
         uploads=uploads.resolve(),
         uploads_total=round(parsed.uploads_total * 1e9),
         uploads_session=round(parsed.uploads_session * 1e9),
@@ -186,15 +186,15 @@ def requested_address(arguments: Sequence[str]) -> str | None:
     return requested if requested != address() else None
 
 
-def listen_on(wanted: str) -> None:
+def listen_on(requested: str) -> None:
     """Restart the process so that Streamlit listens on an address.
 
     Streamlit binds its socket before it imports the app, and reads the address only from its own
     options.
     """
-    if os.environ.get("STREAMLIT_SERVER_ADDRESS") == wanted:  # its command line overrides it
-        sys.exit(f"--address {wanted} and --server.address {address()} contradict each other.")
-    os.environ["STREAMLIT_SERVER_ADDRESS"] = wanted
+    if os.environ.get("STREAMLIT_SERVER_ADDRESS") == requested:  # its command line overrides it
+        sys.exit(f"--address {requested} and --server.address {address()} contradict each other.")
+    os.environ["STREAMLIT_SERVER_ADDRESS"] = requested
     for descriptor in range(3, 256):  # the bound socket among them
         with suppress(OSError):
             os.set_inheritable(descriptor, False)
@@ -206,16 +206,19 @@ def is_exposed() -> bool:
     return not access.is_loopback(address())
 
 
-def token(*, asked: bool) -> str | None:
+def token(*, required: bool) -> str | None:
     """Return the token that every request has to carry; None if no token is needed.
 
-    The token is `$STOCKPOT_TOKEN`, or generated if it was requested or if other machines can reach
+    The token is `$STOCKPOT_TOKEN`, or generated if it is required or if other machines can reach
     the server. It is never an argument, since other users of the machine could read that.
+
+    Args:
+        required: Whether a token is required on a loopback address too.
     """
     given = os.environ.pop("STOCKPOT_TOKEN", None)  # workers run task code and must not inherit it
     if given is not None and len(given) < _SHORTEST_TOKEN:
         sys.exit(f"$STOCKPOT_TOKEN is shorter than {_SHORTEST_TOKEN} characters; make it longer.")
-    if given is None and (asked or is_exposed()):
+    if given is None and (required or is_exposed()):
         return secrets.token_urlsafe()
     return given
 

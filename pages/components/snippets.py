@@ -1,6 +1,6 @@
-"""Python that reproduces the pages: the code of a call, and that of the figure of its result.
+"""Python that reproduces the pages: the code of a call, and of the figure of its result.
 
-Each text runs by itself.
+Each snippet is a complete script. The first line of a function's docstring is what its script does.
 """
 
 import math
@@ -117,8 +117,8 @@ def shift_scatter(
         "}\n",
         ("from soupcore.connectivity import point",),
     )
-    told = f"{_SCORE}{_selected(selected)}"
-    drawn = f"tables.shift_table(task, found, kinds), {_inks(view)},\n    {told},\n"
+    options = f"{_SCORE}{_selected(selected)}"
+    drawn = f"tables.shift_table(task, found, kinds), {_inks(view)},\n    {options},\n"
     return view.script(made, _figure("shift_scatter", drawn, _TABLES))
 
 
@@ -474,7 +474,7 @@ def _geometry(view: View, names: Sequence[str], *more: Code) -> str:
 
 
 def _inks(view: View) -> str:
-    """Return an expression for the colours of the ingredients, as `View.colours` has them."""
+    """Return an expression for the colours of the ingredients, those of `View.colours`."""
     more = ""
     if view.colours.titles:
         numbers = [view.basin_numbers.get(name) for name in view.sweep.ingredients]

@@ -1,7 +1,7 @@
-"""Soups by name: ways to their pages, and forms for the names, tags and notes that users give.
+"""Links to the pages of soups, and forms for the names, tags and notes of soups and ingredients.
 
-Ingredients have tags and notes too. Changes are stored at once. Callbacks cannot switch pages, so
-`main.py` does at the start of the next run.
+Changes are stored at once. Callbacks cannot switch pages: they request a page by `open_page`, and
+`main.py` switches to it with `follow` at the start of the next run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,9 +27,11 @@ from soupcore.stored_soups import StoredSoup
 #: The sections of the page of a soup, by their names in the URL.
 SECTIONS = {"": "Summary", "evidence": "Evidence", "download": "Download"}
 
-#: The tabs of the Soups page, in the same way.
+#: The tabs of the Soups page, by their names in the URL.
 BUILD, ALL = "", "all"
 TABS = {BUILD: "Build", ALL: "All soups"}
+
+MOST_COMPARED = 6  # rows side by side on the Compare page
 
 _NEXT = "next-page"
 
@@ -47,7 +49,7 @@ def open_soups(tab: str) -> None:
 
 
 def offer_build() -> None:
-    """Say that there are no soups, with a button to the form that builds one."""
+    """Show that there are no soups, with a button that opens the form to build one."""
     st.info("No soups yet.", icon=":material/soup_kitchen:")
     st.button(
         "Build a soup", type="primary", icon=":material/blender:", on_click=open_soups,
@@ -61,7 +63,7 @@ def open_page(file: str) -> None:
 
 
 def earlier_addresses() -> list[StreamlitPage]:
-    """Return the pages at the addresses of sections that were pages once; see `follow`."""
+    """Return pages at the addresses that sections had in earlier versions; see `follow`."""
     return [
         st.Page(_nothing, title=title, url_path=name, visibility="hidden")
         for name, title in SECTIONS.items()
@@ -74,7 +76,7 @@ def _nothing() -> None:
 
 
 def follow(page: StreamlitPage) -> None:
-    """Switch to the page that a callback asked for. Call it after the navigation.
+    """Switch to the page that a callback requested. Call it after the navigation.
 
     Args:
         page: The page of the navigation. The address of an earlier version leads to its section.
@@ -103,7 +105,7 @@ def show_compare(soup: StoredSoup, *, key: str) -> None:
 
     def compare() -> None:
         rows = [name for name in st.session_state["compare"] if name != soup.handle]
-        st.session_state.update(soup=soup.soup.id, compare=[soup.handle, *rows][:6])
+        st.session_state.update(soup=soup.soup.id, compare=[soup.handle, *rows][:MOST_COMPARED])
         open_page("compare.py")
 
     st.button("Compare", icon=":material/compare_arrows:", key=f"{key}-compare", on_click=compare)
@@ -168,7 +170,7 @@ def _open(name: str, soups: Mapping[str, StoredSoup]) -> None:
 
 
 def show_name_field(subject: str, label: str, default: str, *, key: str) -> None:
-    """Show the name of a soup, to change.
+    """Show a field to change the name of a soup.
 
     Args:
         subject: Id of the soup.
@@ -196,49 +198,49 @@ def show_star(subject: str, *, starred: bool) -> None:
         icon=":material/star:" if not starred else ":material/star_half:",
         key=f"star-{subject}",
         disabled=state.store().is_read_only,
-        on_click=lambda: _take(subject, starred=not starred),
+        on_click=lambda: _change(subject, starred=not starred),
     )
 
 
 def show_note_and_tags(subject: str, *, known: Iterable[str] = ()) -> None:
-    """Show the tags and the note of a soup or an ingredient, to read and to change.
+    """Show fields to read and change the tags and the note of a soup or an ingredient.
 
     Args:
         subject: Id of the soup, or digest of the ingredient.
         known: Tags that are in use, to choose from.
     """
-    said = annotations(state.store(), [subject]).get(subject, Annotation())
+    current = annotations(state.store(), [subject]).get(subject, Annotation())
     left, right = st.columns([1, 2])
     tags, note = f"tags-{subject}", f"note-{subject}"
     is_read_only = state.store().is_read_only
     with left:
         st.multiselect(
             "Tags",
-            sorted({*known, *said.tags}),
-            default=list(said.tags),
+            sorted({*known, *current.tags}),
+            default=list(current.tags),
             accept_new_options=True,
             max_selections=MOST_TAGS,
             placeholder="Add a tag",
             key=tags,
             disabled=is_read_only,
-            on_change=lambda: _take(subject, tags=st.session_state[tags]),
+            on_change=lambda: _change(subject, tags=st.session_state[tags]),
         )
     with right:
         st.text_area(
             "Note",
-            said.note,
+            current.note,
             max_chars=LONGEST_NOTE,
             height=80,
             placeholder="Purpose, observations, … Included in the report.",
             key=note,
             disabled=is_read_only,
-            on_change=lambda: _take(subject, note=st.session_state[note]),
+            on_change=lambda: _change(subject, note=st.session_state[note]),
         )
 
 
 def _rename(subject: str, label: str, name: str) -> None:
     handles: dict[str, str] = st.session_state.get("handles", {})
-    # The label changes with the name; pairs of the session keep the soup by its handle.
+    # The label changes with the name, so the pairs of the session name the soup by its handle.
     pairs = [tuple(handles[label] if end == label else end for end in pair)
              for pair in st.session_state["pairs"]] if label in handles else None  # fmt: skip
     if _store(subject, name=name) and pairs is not None:
@@ -246,12 +248,12 @@ def _rename(subject: str, label: str, name: str) -> None:
         access.note("renamed a soup to", name)
 
 
-def _take(subject: str, **changes: Any) -> None:
+def _change(subject: str, **changes: Any) -> None:
     _store(subject, **changes)
 
 
 def _store(subject: str, **changes: Any) -> bool:
-    """Store a change; show why where it is refused."""
+    """Store a change, and return whether it is valid; if not, show the reason."""
     try:
         annotate(state.store(), subject, **changes)
     except StockpotError as error:

@@ -35,24 +35,25 @@ STATISTICS: dict[StatisticsChoice, str] = {
 }
 
 _NO_TASK = "none"  # in the URL
-# Of the run table, of the form of a soup, the tabs of two pages, and the axes and the colour of the
-# scatter of columns; "" for the default.
+# Texts in the session and the URL: settings of the run table, of the form of a soup, the tabs of
+# two pages, the axes and the colour of the scatter of columns. "" is the default.
 _TEXTS = (
     "filter", "sort", "order", "group", "baseline", "recipe", "candidates", "take", "tab",
     "section", "x", "y", "colour",
 )  # fmt: skip
-# Columns of the run table that differ from its default, and those that come first; candidates by
-# name and soups among them; parameters of recipes that differ from their defaults; the sources of
-# tensors that are not merged; the weights of a manual soup; further recipes; the compared rows.
+# Lists there: columns of the run table that differ from its default, and those that come first;
+# candidates by name and soups among them; parameters of recipes that differ from their defaults;
+# the sources of tensors that are not merged; the weights of a manual soup; further recipes; the
+# rows to compare.
 _LISTS = (
     "hide", "show", "first", "candidate", "with", "parameter", "rest", "share", "also", "compare",
 )  # fmt: skip
 
-# A link says what to show by these; without them, the command line does.
+# Without any of these in the URL, the sweep is that of the command line.
 _OPENED_BY_LINK = ("sweep", "task", "weights", "snapshot", "batchnorm", "metric")
 
 _HASH = re.compile(r"-[0-9a-f]{8}$")  # at the end of the folder of a remote sweep
-_PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
+_PATIENCE = 10.0  # seconds to wait for a task's description; then the page shows a message
 
 
 @cache
@@ -220,7 +221,7 @@ def write_url() -> None:
     state, known = st.session_state, settings.current()
     task = state["task"] or _NO_TASK
     handles: dict[str, str] = state.get("handles", {})  # users may change the labels of soups
-    wanted = {
+    parameters = {
         "sweep": [state["sweep"]] if state["sweep"] != known.sweep else [],
         "task": [task] if state["task"] != known.task_of(state["sweep"]) else [],
         "weights": [state["weights"]] if state["weights"] else [],
@@ -235,8 +236,8 @@ def write_url() -> None:
         "pair": [handles.get(end, end) for pair in state["pairs"] for end in pair],
         "soup": [state["soup"]] if state["soup"] else [],
     }
-    if any(st.query_params.get_all(name) != texts for name, texts in wanted.items()):
-        st.query_params.from_dict({name: texts for name, texts in wanted.items() if texts})
+    if any(st.query_params.get_all(name) != texts for name, texts in parameters.items()):
+        st.query_params.from_dict({name: texts for name, texts in parameters.items() if texts})
 
 
 def sweep_label() -> str:

@@ -1,6 +1,6 @@
 """Opening a sweep: choose a folder, URLs or an upload; read the checkpoints; watch the folder.
 
-Of a remote sweep also the files that its URLs were resolved to, and the cache of files.
+For a remote sweep also the files to which its URLs were resolved, and the cache of these files.
 """
 
 from collections.abc import Sequence
@@ -177,7 +177,7 @@ def folder_of(lines: Sequence[str]) -> str:
 
 
 def show_remote_files(view: View) -> None:
-    """Show what the URLs of a remote sweep were resolved to, with a button to resolve them anew."""
+    """Show the files to which the URLs of a remote sweep were resolved, and let the user check."""
     remote = remote_of(view.folder)
     if remote is None:
         return
@@ -201,7 +201,7 @@ def show_remote_files(view: View) -> None:
 
 
 def pinned_files(remote: RemoteSweep) -> pd.DataFrame:
-    """Return the files of weights of a sweep, with what they are pinned to."""
+    """Return the files of weights of a sweep, each with the version to which it is pinned."""
     used = {path for plan in remote.plans.values() for path in plan.weights}
     rows = [
         {
@@ -324,7 +324,7 @@ def open_sweep(opening: OpenSweep, label: str) -> None:
 
 
 def read_changes(view: View, label: str) -> None:
-    """Add a job that reads new and changed checkpoints, while the page shows the sweep before."""
+    """Add a job that reads new and changed checkpoints; the page shows the sweep without them."""
     if state.store().is_read_only:
         return
     _read_checkpoints(
@@ -389,7 +389,7 @@ def wait_for_task(spec: str) -> None:
 
 
 def watch_folder(folder: str, before: Listing) -> None:
-    """Run the page again once new or changed checkpoints are complete, and show those in work.
+    """Run the page again once new or changed checkpoints are complete; show incomplete ones.
 
     Args:
         folder: The folder of the sweep.
@@ -417,7 +417,7 @@ def is_root(folder: str) -> bool:
 
 
 def _is_above_sweeps(folder: str) -> bool:
-    """Whether a root has no checkpoints of its own, and not those of one sweep below it."""
+    """Whether a folder is a root without checkpoints of its own, and not of one sweep below it."""
     if not is_root(folder):
         return False
     try:

@@ -50,7 +50,7 @@ def setting(name: str, default: Any = "") -> Any:
 def choose_filter(folder: str) -> str:
     """Let the user write a filter; return it."""
     key = _filter_key(folder)
-    st.session_state.setdefault(key, setting("filter"))  # it is forgotten on other pages
+    st.session_state.setdefault(key, setting("filter"))  # Streamlit removes it on other pages
     text = st.text_input(
         "Filter",
         placeholder="Filter: lr < 0.02 and kind = ingredient",
@@ -220,7 +220,7 @@ def choose_groups(table: RunTable, folder: str) -> str:
 
 
 def _group_columns(table: RunTable) -> list[str]:
-    """Return the columns with a few values each of which several ingredients may have."""
+    """Return the columns of ingredients that have few distinct values."""
     ingredients = table.frame[table.frame[KIND] == "ingredient"]
     return [
         title
@@ -280,9 +280,9 @@ def show_groups(table: RunTable, rows: Sequence[int], column: str, score: str) -
         hide_index=True,
         height=min(38 + 35 * len(shown), 320),
     )
-    told = f": best, mean, standard deviation and worst of {plain(score)}" if score else ""
+    about = f": best, mean, standard deviation and worst of {plain(score)}" if score else ""
     st.caption(
-        f"Ingredients that match the filter, by {plain(column)}{told}. Tick a group to select its "
+        f"Ingredients that match the filter, by {plain(column)}{about}. Tick a group to select its "
         "ingredients."
     )
     exports.show_rows(shown, "groups", decimals=dict.fromkeys(numbers, digits))
@@ -341,7 +341,7 @@ def _facts(view: View, table: RunTable, name: str) -> list[str]:
 
 
 def _breakdown(view: View, table: RunTable, name: str) -> None:
-    """Show the score of each class and of each group of examples, where there are any."""
+    """Show the score of each class and of each group of examples, if there are any."""
     evaluated = [split for split, found in table.evaluations[name].items() if found is not None]
     kinds = {"class": view.task.is_classification, "group": view.task.has_groups}
     which = " and ".join(kind for kind, is_there in kinds.items() if is_there)

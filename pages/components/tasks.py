@@ -1,6 +1,6 @@
-"""The task: choose it, describe that of a Hugging Face network, choose its metric and statistics.
+"""The task: choose it, its metric and BatchNorm statistics, or describe one for Hugging Face.
 
-The form of a Hugging Face network writes the same file as that of `hf:FILE.toml`.
+The form for a Hugging Face network writes the file of a task `hf:FILE.toml`.
 """
 
 import hashlib
@@ -47,13 +47,13 @@ _SPLITS = {
     "report": ("Test data (report), optional", ("test", "report")),
     "train": ("Training data, optional", ()),
 }
-#: Parts of the names of columns that a setting may be.
+#: Words in the names of columns that are proposed for a setting.
 _GUESSES = {
     "text": ("text", "message", "sentence", "content", "words", "tokens"),
     "label": ("label", "class", "category", "target", "tags"),
     "weight": (),  # a column of that name may hold anything
 }
-#: The labels of settings, by the kind of task where it matters.
+#: The labels of settings; those of one kind of task under `(kind, setting)`.
 _LABELS: dict[str | tuple[str, str], str] = {
     "text": "Text column (two, separated by a comma, for pairs)",
     "label": "Class column",
@@ -123,7 +123,7 @@ def _dialog() -> None:
 
 
 def show_needed(what: str, *, key: str = "page") -> None:
-    """Say that something needs a task, and how to add one.
+    """Show that something needs a task, and how to add one.
 
     Args:
         what: The subject of the sentence, such as "Evidence".
@@ -225,33 +225,34 @@ def _describe() -> str | None:
         "Kind", [*OFFERED], format_func=lambda name: OFFERED[name].title, key="hf-kind"
     )
     kind = OFFERED[kind_name]
-    told: dict[str, Any] = {"task": kind_name}
+    description: dict[str, Any] = {"task": kind_name}
     left, right = st.columns(2)
     with left:
-        told["model"] = _path("Model folder (config.json)", found.get("model"), "model")
+        description["model"] = _path("Model folder (config.json)", found.get("model"), "model")
     with right:
         tokenizer = _path("Tokenizer folder, if it is another", found.get("tokenizer"), "tokenizer")
-    if tokenizer and tokenizer != told["model"]:
-        told["tokenizer"] = tokenizer
-    told["splits"] = _splits(found)
+    if tokenizer and tokenizer != description["model"]:
+        description["tokenizer"] = tokenizer
+    description["splits"] = _splits(found)
     header = st.text_input(
         "Column names, for files without a header", key="hf-columns",
         placeholder="label, message",
     )  # fmt: skip
     if names := _listed(header):
-        told["columns"] = names
-    select = told["splits"].get("select", {}).get("file", "")
-    told |= _settings(kind_name, _columns(select, names))
+        description["columns"] = names
+    select = description["splits"].get("select", {}).get("file", "")
+    description |= _settings(kind_name, _columns(select, names))
     if metrics := st.multiselect(
         "Metrics; the first one ranks", kind.metrics, default=kind.metrics[:1],
         key=f"hf-metrics-{kind_name}",
     ):  # fmt: skip
-        told["metrics"] = metrics
-    told["name"] = st.text_input("Name", kind.title, key=f"hf-name-{kind_name}").strip()
+        description["metrics"] = metrics
+    name = st.text_input("Name", kind.title, key=f"hf-name-{kind_name}")
+    description["name"] = name.strip()
     if not st.button("Create the task", type="primary", disabled=state.store().is_read_only):
         return None
     try:
-        return create(told)
+        return create(description)
     except StockpotError as error:
         st.error(plain(str(error)), icon=":material/error:")
         return None
@@ -288,7 +289,7 @@ def _columns(select: str, names: list[str]) -> list[str]:
         return names
     try:
         return hugging_face_file.columns_of(path)
-    except TaskError:  # creating the task says why
+    except TaskError:  # creating the task gives the reason
         return []
 
 
@@ -296,13 +297,13 @@ def _settings(kind: str, columns: list[str]) -> dict[str, Any]:
     """Let the user choose the settings of a kind of task."""
     if columns:
         st.caption(f"Columns of the validation data: {plain(', '.join(columns))}.")
-    told = {}
+    chosen = {}
     for name, setting in OFFERED[kind].settings.items():
         other = f"{name.replace('_', ' ').capitalize()} column"
         label = _LABELS.get((kind, name)) or _LABELS.get(name, other)
         if (value := _setting(name, label, setting, columns)) is not None:
-            told[name] = value
-    return told
+            chosen[name] = value
+    return chosen
 
 
 def _setting(name: str, label: str, setting: Setting, columns: list[str]) -> Any:
@@ -320,7 +321,11 @@ def _setting(name: str, label: str, setting: Setting, columns: list[str]) -> Any
 
 
 def _find(sweep: Path) -> dict[str, Path]:
-    """Return what the folder of a sweep and the one above it hold, as far as it may be opened."""
+    """Return the model, tokenizer and data files in the folder of a sweep or the one above it.
+
+    Returns:
+        `{"model" or "tokenizer" or role: path}`; paths outside the roots are left out.
+    """
     allows = settings.current().allows
     folders = [folder for folder in (sweep, sweep.parent) if allows(folder)]
     found: dict[str, Path] = {}
@@ -346,32 +351,32 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def create(told: Mapping[str, Any]) -> str:
+def create(description: Mapping[str, Any]) -> str:
     """Write a description and have it checked; return the task.
 
     Args:
-        told: The settings; see `hugging_face_file.write`.
+        description: The settings; see `hugging_face_file.write`.
 
     Raises:
-        TaskError: A path is outside the roots, or the task cannot be made.
+        TaskError: A path is outside the roots, or the task cannot be created.
     """
-    if "select" not in told["splits"]:
+    if "select" not in description["splits"]:
         raise TaskError("Name the file of the validation data; recipes choose on it.")
-    if told["task"] not in OFFERED:
-        raise TaskError(f"Describe a task of the kind {told['task']!r} in a file, for --task.")
+    if (kind := description["task"]) not in OFFERED:
+        raise TaskError(f"Describe a task of the kind {kind!r} in a file, for --task.")
     known = settings.current()
-    named = [told["model"], told.get("tokenizer", told["model"])]
-    for text in [*named, *(split["file"] for split in told["splits"].values())]:
+    named = [description["model"], description.get("tokenizer", description["model"])]
+    for text in [*named, *(split["file"] for split in description["splits"].values())]:
         if not Path(text).is_absolute() or not known.allows(Path(text)):
             raise TaskError(
                 f"{text or 'The model folder'} is not an absolute path below a folder that this "
                 "server may open. Add its folder with --root at startup."
             )
-    body = json.dumps(told, sort_keys=True)
-    name = re.sub(r"[^a-z0-9]+", "-", told["name"].lower()).strip("-") or "task"
+    body = json.dumps(description, sort_keys=True)
+    name = re.sub(r"[^a-z0-9]+", "-", description["name"].lower()).strip("-") or "task"
     digest = hashlib.sha256(body.encode()).hexdigest()[:8]
     path = private_folder(known.described_in) / f"{name}-{digest}.toml"
-    hugging_face_file.write(path, told)
+    hugging_face_file.write(path, description)
     spec = f"hf:{path}"
     try:
         _check(path)
@@ -385,10 +390,10 @@ def create(told: Mapping[str, Any]) -> str:
 
 
 def _check(path: Path) -> None:
-    """Make sure that no link among the files of a description leads out of the roots.
+    """Check that no link among the files of a description leads out of the roots.
 
     Raises:
-        TaskError: One does.
+        TaskError: A link does.
     """
     for file in hugging_face_file.paths_of(path):
         if not settings.current().allows(file):

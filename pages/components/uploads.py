@@ -335,7 +335,7 @@ def keep(files: Iterable[tuple[str, Path]], uploads: Path, name: str) -> Path:
 
 
 def place_of(sent: str) -> PurePosixPath:
-    """Return the path of an uploaded file in its sweep's folder.
+    """Return the path of an uploaded file, relative to its sweep's folder.
 
     A browser may send any name, so parts that lead out of the folder are dropped. The name of an
     uploaded folder is dropped too, so that its checkpoints lie directly in the sweep's folder.

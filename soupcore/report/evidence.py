@@ -160,11 +160,11 @@ def _of_best(known: Overview) -> Iterator[str]:
     elif "why_none" in found:
         yield found["why_none"]
     else:
-        promised, delivered = found["promised"], found["delivered"]
+        used, other = found["promised"], found["delivered"]
         yield (
             f"Picking the best of {len(call.names)} ingredients inflates its validation score by "
-            f"{unit.gap(promised - delivered)}: {unit.text(promised)} on the half of the examples "
-            f"used to pick, {unit.text(delivered)} on the other half (mean of 200 random splits)."
+            f"{unit.gap(used - other)}: {unit.text(used)} on the half of the examples "
+            f"used to pick, {unit.text(other)} on the other half (mean of 200 random splits)."
         )
 
 
@@ -207,7 +207,7 @@ def _cross_fit(how: str, use: str, found: Result, unit: Unit) -> str:
 
 
 def _of_parameters(known: Overview, stored: StoredSoup) -> Iterator[str]:
-    """Return the estimate for each parameter that was picked from a curve with this soup."""
+    """Describe the estimate for each parameter that was picked from a curve with this soup."""
     unit = known.context.task.score_unit
     for number, drawn in curves_with(known.context, stored):
         if found := drawn.get("cross_fit"):

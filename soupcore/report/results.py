@@ -1,4 +1,4 @@
-"""The table of soups, ensembles and ingredients, on each split with intervals."""
+"""The section with the table of soups, ensembles and ingredients, on each split with intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import Unit
 from soupcore.tasks.unit import UNKNOWN
 
-Interval = tuple[float, float]
+_Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Row:
+class _Row:
     """A row of the table.
 
     Attributes:
@@ -36,7 +36,7 @@ class Row:
     about: str
     passes: int
     scores: Mapping[str, float | None]
-    intervals: Mapping[str, Interval | None]
+    intervals: Mapping[str, _Interval | None]
 
 
 def results(known: Overview) -> str:
@@ -57,12 +57,12 @@ def results(known: Overview) -> str:
     heads: list[Part] = ["name", "kind", "passes", *(_head(known, split) for split in splits)]
     # The soup of the verdict comes first.
     shown = html.table(heads, lines, left=2, marked=[0] if known.headline else [])
-    numbers = frame(known)
+    numbers = _frame(known)
     decimals = {} if unit.decimals is None else dict.fromkeys(numbers.columns[3:], unit.decimals)
     return shown + html.files(numbers, "results", decimals) + html.note(_note(known))
 
 
-def frame(known: Overview) -> pd.DataFrame:
+def _frame(known: Overview) -> pd.DataFrame:
     """Return the numbers of the table in full precision.
 
     Returns:
@@ -84,12 +84,12 @@ def frame(known: Overview) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _interval_of(found: Evaluation | None) -> Interval | None:
+def _interval_of(found: Evaluation | None) -> _Interval | None:
     """Return the interval of a score; None if there is none or it would suggest certainty."""
     return found.score_interval if found and _is_wide(found.score_interval) else None
 
 
-def _interval_text(unit: Unit, interval: Interval | None) -> str:
+def _interval_text(unit: Unit, interval: _Interval | None) -> str:
     """Return an interval of scores, such as "82.20 to 87.46"; "" without one."""
     if interval is None:
         return ""
@@ -97,11 +97,11 @@ def _interval_text(unit: Unit, interval: Interval | None) -> str:
     return f"{unit.number(low)} to {unit.number(high)}"
 
 
-def _is_wide(interval: Interval) -> bool:
+def _is_wide(interval: _Interval) -> bool:
     return interval[0] < interval[1]  # not NaN
 
 
-def _rows(known: Overview) -> list[Row]:
+def _rows(known: Overview) -> list[_Row]:
     """Return soups (that of the verdict first), ensembles, and ingredients with the base."""
     soups = {soup.soup.id: soup for soup in known.soups}
     first = [known.headline.soup.id] if known.headline is not None else []
@@ -120,17 +120,17 @@ def _rows(known: Overview) -> list[Row]:
     return found + [_row(name, "ingredient", known.runs[name]) for name in others]
 
 
-def _row(name: str, kind: str, known: Mapping[str, Evaluation | None], about: str = "") -> Row:
+def _row(name: str, kind: str, known: Mapping[str, Evaluation | None], about: str = "") -> _Row:
     scores = {split: found.score if found else None for split, found in known.items()}
     intervals = {split: _interval_of(found) for split, found in known.items()}
-    return Row(name, kind, about, 1, scores, intervals)
+    return _Row(name, kind, about, 1, scores, intervals)
 
 
 def _made_of(known: Overview, stored: StoredSoup) -> str:
     return f"{title(stored.soup)}, {len(members(stored.soup))} of {len(known.names)}"
 
 
-def _ensembles(known: Overview) -> list[Row]:
+def _ensembles(known: Overview) -> list[_Row]:
     """Return the ensembles with stored scores: of the best soup's ingredients, and greedy."""
     context = known.context
     if context.task.why_no_ensemble is not None:
@@ -149,18 +149,18 @@ def _ensembles(known: Overview) -> list[Row]:
     return found
 
 
-def _ensemble(known: Overview, name: str, passes: int, scores: Mapping[str, float | None]) -> Row:
+def _ensemble(known: Overview, name: str, passes: int, scores: Mapping[str, float | None]) -> _Row:
     splits = known.context.task.reported
     by_split = {split: scores.get(split) for split in splits}
-    return Row(name, "ensemble", "", passes, by_split, dict.fromkeys(splits))
+    return _Row(name, "ensemble", "", passes, by_split, dict.fromkeys(splits))
 
 
-def _known(rows: Sequence[Row], split: str) -> list[float]:
+def _known(rows: Sequence[_Row], split: str) -> list[float]:
     scores = (row.scores[split] for row in rows)
     return [score for score in scores if score is not None and math.isfinite(score)]
 
 
-def _cell(unit: Unit, row: Row, split: str, best: float | None) -> Cell:
+def _cell(unit: Unit, row: _Row, split: str, best: float | None) -> Cell:
     score = row.scores[split]
     is_best = score is not None and score == best
     return Cell(unit.number(score), _interval_text(unit, row.intervals[split]), is_best)
@@ -185,7 +185,7 @@ def _note(known: Overview) -> str:
     if task.has_examples:
         texts.append("Below a score: its 95 % interval.")
     if known.headline is not None:
-        texts.append("The shaded soup is the best on validation.")
+        texts.append("The shaded soup is that of the verdict, chosen on validation.")
     texts.append("Passes = forward passes per example at inference.")
     if known.facts.ensemble is not None:
         texts.append("The greedy ensemble was chosen on validation too.")

@@ -33,8 +33,7 @@ def shown(session: AppTest) -> str:
 
 
 def test_an_empty_workspace_says_so(served: Store) -> None:
-    session = AppTest.from_file(str(MAIN), default_timeout=60).run().switch_page("all_sweeps.py")
-    session.run()
+    session = AppTest.from_file(str(MAIN), default_timeout=60).switch_page("all_sweeps.py").run()
     assert [each.value for each in session.header] == ["Sweeps"]
     assert any("No sweeps yet" in each.value for each in session.info)
     assert not session.exception
@@ -48,9 +47,8 @@ def test_sweeps_are_listed_with_their_verdicts_and_a_click_opens_one(
     remember(served, there)
     remember(served, tmp_path / "sweeps" / "gone", outcome="unknown", soup="", gain="", interval="")
     remember(served, Path("/elsewhere"), gain="-0.50 points", interval="")
-    session = AppTest.from_file(str(MAIN), default_timeout=60).run()
+    session = AppTest.from_file(str(MAIN), default_timeout=60).switch_page("all_sweeps.py").run()
     assert str(there) not in state.opened()
-    session.switch_page("all_sweeps.py").run()
     text = shown(session)
     assert f"Greedy · 3 of 72: **{escaping.markdown('+3.43 points')}**" in text
     interval = escaping.markdown("+1.69 to +5.14")

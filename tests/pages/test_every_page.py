@@ -109,8 +109,10 @@ from soupcore.tasks.command import CommandTask
 
 here = Path(__file__).parent
 (here / "score.py").write_text('''
-import hashlib, json, sys
-number = int(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()[:8], 16) / 2**32
+import array, json, sys
+content = open(sys.argv[1], "rb").read()
+weights = array.array("f", content[8 + int.from_bytes(content[:8], "little"):])
+number = sum(weight * weight for weight in weights) / len(weights)
 print(json.dumps({"MAE": 20 + number, "loss": 3 + number}))
 ''')
 (here / "eval.toml").write_text(f'''
@@ -178,8 +180,9 @@ class App:
 
     def build(self, recipe: str) -> str:
         if recipe == MANUAL:
-            told: Request = {"coefficients": {"run1": "3/4", "run2": "1/4"}, "keep": True}
-            return str(self.do("mixture", splits=self.splits, **told)["soup"])
+            coefficients = {"run1": "3/4", "run2": "1/4"}
+            made = self.do("mixture", splits=self.splits, coefficients=coefficients, keep=True)
+            return str(made["soup"])
         names = NAMES[: RECIPES[recipe].takes[1] or len(NAMES)]
         return str(self.do("soup", recipe=recipe, names=names, parameters={})["soup"])
 
@@ -192,13 +195,20 @@ class App:
         can = [name for name, recipe in RECIPES.items() if self.sweep.base or not recipe.needs_base]
         return [*can, MANUAL]
 
-    def session(self, page: str = "overview.py") -> AppTest:
-        """Open the app, which begins with the overview, and then a page."""
+    def session(self, page: str = "overview.py", **query: Any) -> AppTest:
+        """Open a page in a new session; see `open_page`.
+
+        Args:
+            page: The file of the page.
+            query: Other parameters of the URL than the sweep and the task.
+        """
         session = AppTest.from_file(str(MAIN), default_timeout=60)
-        session.query_params["sweep"] = str(self.sweep.folder)
-        session.query_params["task"] = str(self.request["task"])
-        session.run()
-        return session if page == "overview.py" else open_page(session, page)
+        file, _, section = page.partition("?")
+        of_page = {"section": section} if section else {}
+        own = {"sweep": str(self.sweep.folder), "task": str(self.request["task"])}
+        for name, value in (own | of_page | query).items():
+            session.query_params[name] = value
+        return session.switch_page(file).run()
 
     def open_all(self) -> Iterator[AppTest]:
         """Open every page; give each in turn."""
@@ -317,9 +327,9 @@ def test_pages_open_whatever_the_sweep_and_the_task_lack(
     start: Start, base: bool, without: tuple[str, ...]
 ) -> None:
     app = start(known=True, base=base, without=without)
-    app.evaluate()  # of other splits, or none
+    app.evaluate()  # the splits of this task; `mapped` has those of another one
     app.map_weights()
-    for recipe in app.recipes:
+    for recipe in {"uniform", "greedy", "learned", "wise_ft", MANUAL}.intersection(app.recipes):
         app.build(recipe)
     assert len(list(app.open_all())) == len(PAGES)
 
@@ -330,7 +340,7 @@ def test_a_plane_shows_soups_by_a_formula_once_their_weights_were_read(start: St
     titles = {"slerp": "SLERP · 2 of 3"}
     labels = {n: titles.get(n) or f"{RECIPES[n].title} · 3 of 3" for n in soups}
     aside = [labels[name] for name in ("ties", "slerp", "dare")]
-    session = app.session().switch_page("plane.py").run()
+    session = app.session("plane.py")
     session.selectbox[-1].set_value(7).run()
     assert _drawn(session) == {"base", *NAMES, labels["uniform"]}
     assert f"Not projected yet: {', '.join(aside)}." in [c.value for c in session.caption]
@@ -365,12 +375,12 @@ def test_scores_that_are_no_shares_are_nowhere_percentages(
     app.build("uniform")
     app.build("greedy")
     for session in app.open_all():
-        told = "\n".join(_texts(session))
+        text = "\n".join(_texts(session))
         for percentage in ("95 %", "1 % if above 1", "% of layer norm"):
-            told = told.replace(percentage, "")
+            text = text.replace(percentage, "")
         # In a figure, %{ begins a placeholder.
         wrong = r" %(?!\{)|%\.2f|\d pp\b|, pp\b|McNemar|newly correct|ensemble of|accuracy|image"
-        assert re.findall(f".{{0,80}}(?:{wrong}).{{0,80}}", told) == []
+        assert re.findall(f".{{0,80}}(?:{wrong}).{{0,80}}", text) == []
     session = app.session("ingredients.py")
     (table,) = (each.value for each in session.dataframe)
     evaluator = app.warm.evaluator(app.request)
@@ -411,11 +421,7 @@ def test_a_sweep_that_a_link_opened_asks_before_intervals_are_computed(start: St
     app = start(task=SEVERAL)
     app.evaluate()
     state.opened().remove(str(app.sweep.folder))
-    session = AppTest.from_file(str(MAIN), default_timeout=60)
-    session.query_params["sweep"] = str(app.sweep.folder)
-    session.query_params["task"] = str(app.request["task"])
-    session.query_params["metric"] = "macro F1"
-    session.run()
+    session = app.session(metric="macro F1")
     assert "Compute the intervals" in [each.label for each in session.button]
 
 
@@ -540,7 +546,7 @@ def test_what_a_page_shows_starts_without_a_click_if_it_takes_seconds(
         queue.cancel(analysis.id)  # otherwise nothing starts beside it
     titles: dict[str, list[str]] = {}
     for page in PAGES:
-        open_page(session, page).run()
+        open_page(session, page)
         assert not session.exception
         titles[page] = [job.title for job in queue.unfinished()]
         for job in queue.unfinished():
@@ -584,9 +590,11 @@ def test_the_report_is_made_when_it_is_downloaded(
     app = start(known=True)
     soups = {recipe: app.build(recipe) for recipe in ("uniform", "greedy")}
     offered: dict[str, Any] = {}
+    mimes: dict[str, str] = {}
 
-    def download_button(label: str, data: Callable[[], str], *more: str, **options: Any) -> None:
-        offered[label] = data, options.get("mime")
+    def download_button(label: str, data: Any, *more: str, **options: Any) -> None:
+        if label.startswith("Download "):
+            offered[label], mimes[label] = data, options["mime"]
 
     monkeypatch.setattr(streamlit, "download_button", download_button)
     session = app.session()
@@ -598,13 +606,13 @@ def test_the_report_is_made_when_it_is_downloaded(
     assert f"##### {escaping.markdown(known.verdict.sentences[0])}" in shown
     assert "\n".join(f"1. {title}" for title in contents(context)) in shown
     html, folder = "Download report (HTML)", "Download folder (ZIP)"
-    assert {n: mime for n, (_, mime) in offered.items() if n.startswith("Download ")} == {
-        html: "text/html", folder: "application/zip",
-    }  # fmt: skip
-    assert offered[html][0]() == report(context)
-    assert offered[folder][0]() == archive(context)
+    assert mimes == {html: "text/html", folder: "application/zip"}
+    assert offered[html]() == report(context)
+    assert offered[folder].func is archive
     session.switch_page("report.py").run().selectbox[0].set_value(soups["uniform"]).run()
-    assert offered[html][0]() == report(context, soups["uniform"])
+    for make, function in ((offered[html], report), (offered[folder], archive)):
+        assert make.func is function
+        assert make.args == (session.session_state["view"], soups["uniform"])
     next(each for each in session.button if each.label == "Download").click().run()
     assert session.query_params["section"] == "download"
     assert session.session_state["soup"] == soups["uniform"]
@@ -668,28 +676,19 @@ def test_logged_metrics_are_marked_and_order_the_table(
 ) -> None:
     app = start()
     add_runs(app, states)
-    session = AppTest.from_file(str(MAIN), default_timeout=60)
-    session.query_params["sweep"] = str(app.sweep.folder)
-    session.query_params["task"] = str(app.request["task"])
-    session.query_params["snapshot"] = "last"
-    session.run().switch_page("ingredients.py").run()
+    session = app.session("ingredients.py", snapshot="last")
     (table,) = (each.value for each in session.dataframe)
     by_name = dict(zip(table["name"], table["val/mAP (logged)"], strict=True))
     assert (by_name["train-2"], by_name["train-10"]) == (0.7, 0.8)
     box = next(box for box in session.selectbox if box.label == "Sort by")
     box.set_value("val/mAP (logged)").run()
     (table,) = (each.value for each in session.dataframe)
-    best, *others = NAMES  # the best ingredient is the baseline, which comes first
-    assert [*table["name"]] == [best, "train-10", "train-2", *others, "base"]
+    assert [*table["name"]] == ["train-10", "train-2", *NAMES, "base"]
 
 
 def test_a_link_to_snapshots_of_a_run_that_is_gone_offers_the_way_back(start: Start) -> None:
     app = start()
-    session = AppTest.from_file(str(MAIN), default_timeout=60)
-    session.query_params["sweep"] = str(app.sweep.folder)
-    session.query_params["task"] = str(app.request["task"])
-    session.query_params["snapshot"] = '{"gone": "best"}'
-    session.run()
+    session = app.session(snapshot='{"gone": "best"}')
     assert "gone" in session.error[0].value
     (button,) = [b for b in session.button if b.label.startswith("Open the default snapshots")]
     button.click().run()
@@ -703,12 +702,12 @@ def _texts(session: AppTest) -> list[str]:
     for node in session.main:
         if not isinstance(node, Element):
             continue
-        told: list[object]
-        told = [getattr(node, name, None) for name in ("value", "label", "help", "options")]
+        texts: list[object]
+        texts = [getattr(node, name, None) for name in ("value", "label", "help", "options")]
         if node.type == "arrow_data_frame":
-            told = [list(node.value.columns), node.value.to_string()]
+            texts = [list(node.value.columns), node.value.to_string()]
         if node.type == "plotly_chart":
-            told = [node.proto.spec]
+            texts = [node.proto.spec]
         if node.type != "code":
-            found += [str(each) for each in told if each is not None]
+            found += [str(each) for each in texts if each is not None]
     return found

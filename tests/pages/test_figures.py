@@ -48,10 +48,10 @@ def evaluated(view: View) -> View:
 
 
 def keep(view: View, soup: Soup, offered: dict[str, str] | None = None) -> StoredSoup:
-    """Remember a soup as a job does, and return it as the pages have it."""
+    """Store a soup as a job does, and return it as the pages have it."""
     soup.evaluate(evaluator_of(view))
-    told = {"task": view.task_spec, "offered": offered or {}}
-    view.evaluations.store.add_soup(soup.id, view.folder, soup.to_json() | told)
+    request = {"task": view.task_spec, "offered": offered or {}}
+    view.evaluations.store.add_soup(soup.id, view.folder, soup.to_json() | request)
     return next(stored for stored in scores.soups(view) if stored.soup.id == soup.id)
 
 
@@ -81,20 +81,17 @@ def show_built(
     building.show_result(view, RECIPES[request["recipe"]], 1)
 
 
-@pytest.mark.parametrize("selection", [[], ["run2"]])
 def test_ingredients(
-    monkeypatch: pytest.MonkeyPatch,
-    evaluated: View,
-    run: Run,
-    shown: dict[str, Shown],
-    selection: list[str],
+    monkeypatch: pytest.MonkeyPatch, evaluated: View, run: Run, shown: dict[str, Shown]
 ) -> None:
-    session = {"view": evaluated, "selection": selection, "sweep": evaluated.folder}
-    monkeypatch.setattr(st, "session_state", session)
-    import_module("pages.ingredients").main(session["view"])
-    assert list(shown) == ["parallel", "overview", "scatter", "columns"]
-    for each in shown.values():
-        assert_makes(run, each)
+    for selection in ([], ["run2"]):
+        session = {"view": evaluated, "selection": selection, "sweep": evaluated.folder}
+        monkeypatch.setattr(st, "session_state", session)
+        shown.clear()
+        import_module("pages.ingredients").main(evaluated)
+        assert list(shown) == ["parallel", "overview", "scatter", "columns"]
+        for each in shown.values():
+            assert_makes(run, each)
     assert list(shown["overview"].table.index) == NAMES
     assert list(shown["scatter"].table.index) == [*NAMES, "base"]
 
@@ -138,18 +135,20 @@ def test_the_comparison_with_soups_of_soups(
     assert of_soups.label in table.index
 
 
-@pytest.mark.parametrize("after", [False, True])
 def test_calibration(
-    monkeypatch: pytest.MonkeyPatch, evaluated: View, run: Run, shown: dict[str, Shown], after: bool
+    monkeypatch: pytest.MonkeyPatch, evaluated: View, run: Run, shown: dict[str, Shown]
 ) -> None:
     picked = soup_of_soups(evaluated)
-    monkeypatch.setattr(st, "toggle", lambda label, key: after and "temperature" in key)
     points = scores.ingredients(evaluated) | {picked.label: picked.soup.mixture}
-    evidence.show_calibration(evaluated, picked, "run2", scores.evaluations(evaluated, points))
-    assert_makes(run, shown["reliability"])
-    table = shown["reliability"].table
-    assert list(table["network"].unique()) == [picked.label, "run2", "ensemble"]
-    assert (table["temperature"] != 1).all() == after
+    known = scores.evaluations(evaluated, points)
+    for after in (False, True):
+        scaled = {"calibration-temperature": after, "calibration-table": False}
+        monkeypatch.setattr(st, "toggle", lambda label, key, scaled=scaled: scaled[key])
+        evidence.show_calibration(evaluated, picked, "run2", known)
+        assert_makes(run, shown["reliability"])
+        table = shown["reliability"].table
+        assert list(table["network"].unique()) == [picked.label, "run2", "ensemble"]
+        assert (table["temperature"] != 1).all() == after
 
 
 @pytest.mark.parametrize("recipe", ["wise_ft", "ties"])
@@ -162,7 +161,7 @@ def test_the_curve_and_the_trade_off_of_a_recipe(
     given = {name: value for name, value in followed.check(others).items() if name in others}
     call = ParameterCurve(recipe, number.name, tuple(NAMES), number.curve, given)
     call.run_and_keep(Context(view.sweep, evaluator_of(view)), no_progress)
-    monkeypatch.setattr(st, "segmented_control", lambda label, options, **told: options[0])
+    monkeypatch.setattr(st, "segmented_control", lambda label, options, **more: options[0])
     building.show_curve(view, followed, NAMES, {number.name: number.default} | others)
     assert [key.partition(f"-{recipe}")[0] for key in shown] == ["curve", "trade-off"]
     for each in shown.values():
@@ -193,13 +192,8 @@ def test_attribution(
     assert list(table["Shapley value"]) == [share.value for share in shares.values()]
 
 
-@pytest.mark.parametrize("statistics", ["averaged", "re-estimated"])
-def test_the_trace_of_a_soup_that_is_shown_with_either_statistics(
-    monkeypatch: pytest.MonkeyPatch,
-    evaluated: View,
-    run: Run,
-    shown: dict[str, Shown],
-    statistics: StatisticsChoice,
+def test_the_trace_of_a_soup_with_either_statistics(
+    monkeypatch: pytest.MonkeyPatch, evaluated: View, run: Run, shown: dict[str, Shown]
 ) -> None:
     first = keep(evaluated, uniform(evaluated.sweep, ["run1", "run2"]))
     more = evaluated.including({"first": first})
@@ -209,28 +203,29 @@ def test_the_trace_of_a_soup_that_is_shown_with_either_statistics(
     assert greedy(more.sweep, evaluator_of(more), names, backward=True).trace != soup.trace
     request = then.request | {"recipe": "greedy", "names": names, "parameters": soup.parameters}
     monkeypatch.setattr(st, "session_state", {})
-    if statistics == "averaged":
-        soup = replace(soup, estimate=None, statistics={}, evaluations={})
-    show_built(monkeypatch, evaluated.with_statistics(statistics), soup, request)
-    assert_makes(run, shown["greedy-trace"])
-    table = shown["greedy-trace"].table
-    assert set(table["candidate"]) == set(names)
-    assert list(table["action"]).count("add") == 4
-    np.testing.assert_allclose(table["soup so far"] * 100, shown["greedy-trace"].figure.data[0].y)
+    averaged = replace(soup, estimate=None, statistics={}, evaluations={})
+    both: dict[StatisticsChoice, Soup] = {"averaged": averaged, "re-estimated": soup}
+    for statistics, built in both.items():
+        show_built(monkeypatch, evaluated.with_statistics(statistics), built, request)
+        assert_makes(run, shown["greedy-trace"])
+        table, figure = shown["greedy-trace"].table, shown["greedy-trace"].figure
+        assert set(table["candidate"]) == set(names)
+        assert list(table["action"]).count("add") == 4
+        np.testing.assert_allclose(table["soup so far"] * 100, figure.data[0].y)
 
 
-@pytest.mark.parametrize("stopped_after", [None, 2])
-def test_the_passes_of_a_soup_even_if_it_was_stopped(
+@pytest.mark.parametrize("kept", [None, 2])
+def test_the_passes_of_a_complete_and_of_a_cancelled_soup(
     monkeypatch: pytest.MonkeyPatch,
     evaluated: View,
     run: Run,
     shown: dict[str, Shown],
-    stopped_after: int | None,
+    kept: int | None,
 ) -> None:
-    told = LEARNED.check({"passes": 4, "optimizer": "adamw"})
-    soup = LEARNED.follow(evaluated.sweep, evaluator_of(evaluated), NAMES, **told)
-    soup.passes = soup.passes[:stopped_after]
-    request = evaluated.request | {"recipe": "learned", "names": NAMES, "parameters": told}
+    parameters = LEARNED.check({"passes": 4, "optimizer": "adamw"})
+    soup = LEARNED.follow(evaluated.sweep, evaluator_of(evaluated), NAMES, **parameters)
+    soup.passes = soup.passes[:kept]
+    request = evaluated.request | {"recipe": "learned", "names": NAMES, "parameters": parameters}
     monkeypatch.setattr(st, "session_state", {})
     show_built(monkeypatch, evaluated, soup, request)
     assert_makes(run, shown["learning-curve"])
@@ -243,7 +238,7 @@ def test_a_split_may_be_called_anything(evaluated: View, shown: dict[str, Shown]
     compile(snippets.attribution(evaluated, call), "code", "exec")
 
 
-def test_a_curve_is_told_of_the_soups_that_are_points_of_it(
+def test_the_bias_of_a_curve_is_shown_for_its_points_only(
     monkeypatch: pytest.MonkeyPatch, evaluated: View, shown: dict[str, Shown], store: Store
 ) -> None:
     on, off = (wise_ft(evaluated.sweep, ["run1"], alpha=alpha) for alpha in (0.5, 0.55))
@@ -256,14 +251,14 @@ def test_a_curve_is_told_of_the_soups_that_are_points_of_it(
         call = ParameterCurve.of_soup(soup, number, ["run1"])
         context = Context(evaluated.sweep, evaluated.evaluations)
         store.add_result(call.key(context), call.kind, drawn)
-    said: list[str] = []
-    monkeypatch.setattr(st, "caption", said.append)
+    captions: list[str] = []
+    monkeypatch.setattr(st, "caption", captions.append)
     known = scores.evaluations(evaluated, scores.ingredients(evaluated))
     for soup in (on, off):
         picked = keep(evaluated, soup)
         known |= scores.evaluations(evaluated, {picked.label: soup.mixture})
         selection_bias.show(evaluated, picked, "run1", known)
-    assert [text for text in said if "values of α" in text] == [
+    assert [text for text in captions if "values of α" in text] == [
         "Picking the best of 1 values of α inflates its val score by 25.00 pp: 75.00 % on the "
         "half used to pick, 50.00 % on the other half (mean of 200 random splits)."
     ]
@@ -300,46 +295,46 @@ def test_a_screened_curve_of_the_two_best_is_drawn_until_all_examples_are_evalua
     monkeypatch: pytest.MonkeyPatch, evaluated: View, run: Run, shown: dict[str, Shown]
 ) -> None:
     monkeypatch.setattr(summaries, "SCREEN", 10)
-    said: list[str] = []
-    monkeypatch.setattr(st, "caption", lambda text, **told: said.append(text))
+    captions: list[str] = []
+    monkeypatch.setattr(st, "caption", lambda text, **options: captions.append(text))
     evaluator = evaluator_of(evaluated)
     session = {"view": evaluated, "selection": [], "pairs": [], "is_linked": True}
     monkeypatch.setattr(st, "session_state", session)
     page = import_module("pages.connectivity")
     steps(Overview.of(evaluated))[1].call.work(
-        replace(evaluated, source=evaluator), lambda *told: None
+        replace(evaluated, source=evaluator), lambda *progress: None
     )
     page.main(evaluated)
     assert_makes(run, shown["curves"])
     assert {*shown["curves"].table["n"]} == {10}
-    assert [text for text in said if "screened on n = 10 examples of val" in text]
+    assert [text for text in captions if "screened on n = 10 examples of val" in text]
     ((first, second),) = page._best_two(evaluated)
     linear_path(evaluated.sweep[first], evaluated.sweep[second], evaluator)
-    said.clear()
+    captions.clear()
     page.main(evaluated)
     assert {*shown["curves"].table["n"]} == {30}
-    assert not [text for text in said if "screened on n" in text]
+    assert not [text for text in captions if "screened on n" in text]
 
 
-@pytest.mark.parametrize("measure", ["loss", "error", "midpoint", "angle"])
 def test_the_page_of_pairs(
-    monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown], measure: str
+    monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown]
 ) -> None:
     barriers(view.sweep, evaluator_of(view), NAMES)
     geometry(view.sweep, view.evaluations.store)
     linear_path(view.sweep["base"], view.sweep["run10"], evaluator_of(view))
-    choose(monkeypatch, {"Metric": measure})
-    draw(monkeypatch, view, "connectivity")
-    assert list(shown) == ["heatmap", "curves"]
+    for measure in ("loss", "error", "midpoint", "angle"):
+        shown.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            choose(patch, {"Metric": measure})
+            draw(patch, view, "connectivity")
+        assert list(shown) == ["heatmap", "curves"], measure
+        made = run(shown["heatmap"].code)
+        for figure in (made, shown["heatmap"].figure):  # hover texts are from the page
+            for trace in figure.data:
+                if trace.name == "cells":
+                    trace.customdata = trace.hovertemplate = None
+        assert made == shown["heatmap"].figure, measure
     assert_makes(run, shown["curves"])
-    for trace in shown["heatmap"].figure.data:  # what is told of a cell takes the page
-        if trace.name == "cells":
-            trace.customdata = trace.hovertemplate = None
-    made = run(shown["heatmap"].code)
-    for trace in made.data:
-        if trace.name == "cells":
-            trace.customdata = trace.hovertemplate = None
-    assert made == shown["heatmap"].figure
 
 
 def test_the_page_of_a_plane(
@@ -372,33 +367,31 @@ def test_the_page_of_soups_and_ensembles(
         assert_makes(run, each)
 
 
-@pytest.mark.parametrize("tab", ["_layers", "_distances", "_advantage"])
-@pytest.mark.parametrize("against", [None, "run2"])
 def test_the_page_of_geometry(
-    monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown], tab: str,
-    against: str | None,
-) -> None:  # fmt: skip
+    monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown]
+) -> None:
     found = geometry(view.sweep, view.evaluations.store, NAMES)
     barriers(view.sweep, evaluator_of(view), NAMES, 3)
-    choose(monkeypatch, {"Value": against})
     monkeypatch.setattr(st, "session_state", {"view": view, "selection": NAMES})
-    shown.clear()
-    getattr(geometry_page, tab)(view, found)
-    (each,) = shown.values()
-    assert_makes(run, each)
+    tabs = [("_layers", None), ("_layers", "run2"), ("_distances", None), ("_advantage", None)]
+    for tab, against in tabs:
+        shown.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            choose(patch, {"Value": against})
+            getattr(geometry_page, tab)(view, found)
+        (each,) = shown.values()
+        assert_makes(run, each)
 
 
-@pytest.mark.parametrize(
-    "what", ["midpoint gain over better endpoint", "share of them right of ingredients"]
-)
-def test_the_grids_of_hyperparameters(
-    monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown], what: str
-) -> None:
+def test_the_grids_of_hyperparameters(view: View, run: Run, shown: dict[str, Shown]) -> None:
     barriers(view.sweep, evaluator_of(view), NAMES, 3)
-    choose(monkeypatch, {"Quantity": what})
-    geometry_page.show_grids(view, NAMES)
-    (each,) = shown.values()
-    assert_makes(run, each)
+    for quantity in ("midpoint gain over better endpoint", "share of them right of ingredients"):
+        shown.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            choose(patch, {"Quantity": quantity})
+            geometry_page.show_grids(view, NAMES)
+        (each,) = shown.values()
+        assert_makes(run, each)
 
 
 def test_the_map_of_basins(
@@ -406,7 +399,7 @@ def test_the_map_of_basins(
 ) -> None:
     monkeypatch.setattr(summaries, "SCREEN", 10)
     steps(Overview.of(evaluated))[1].call.work(
-        replace(evaluated, source=evaluator_of(evaluated)), lambda *told: None
+        replace(evaluated, source=evaluator_of(evaluated)), lambda *progress: None
     )
     overview_page._basin_map(evaluated, Overview.of(evaluated))
     assert "task.part(task.select, 10)" in shown["basin-map"].code

@@ -37,14 +37,16 @@ class App:
         told = session.session_state["view"].request | request
         return job(self.warm, told, lambda done, total, partial=None: None)
 
-    def session(self, **query: str) -> AppTest:
-        return self.first(**query).switch_page("ingredients.py").run()
+    def session(self, page: str = "ingredients.py", **query: str) -> AppTest:
+        """Open a page in a new session.
 
-    def first(self, **query: str) -> AppTest:
-        """Open the landing page."""
+        Args:
+            page: The file of the page.
+            query: Parameters of the URL.
+        """
         session = AppTest.from_file(str(MAIN), default_timeout=60)
         session.query_params.update(query)
-        return session.run()
+        return session.switch_page(page).run()
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_every_page_opens_and_says_if_it_needs_a_task(app: App) -> None:
 
 
 def test_recipes_that_choose_say_that_they_need_a_task(app: App) -> None:
-    session = app.session().switch_page("soups.py").run()
+    session = app.session("soups.py")
     for name, recipe in RECIPES.items():
         if recipe.chooses:
             box = next(c for c in session.segmented_control if c.label == recipe.group)
@@ -90,7 +92,7 @@ def test_recipes_that_choose_say_that_they_need_a_task(app: App) -> None:
 
 
 def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> None:
-    session = app.session().switch_page("soups.py").run()
+    session = app.session("soups.py")
     assert any(button.label.startswith("Build uniform") for button in session.button)
     told: dict[str, Any] = {"coefficients": {"run1": "3/4", "run2": "1/4"}, "splits": []}
     made = {MANUAL: app.do(session, "mixture", keep=True, **told)["soup"]}
@@ -177,14 +179,14 @@ def test_a_root_above_several_sweeps_lists_them(app: App, states: dict[str, Stat
 
 
 def test_a_link_cannot_give_the_task_of_the_sample_to_another_sweep(app: App) -> None:
-    session = app.first(task=settings.SAMPLE_TASK)
+    session = app.session("overview.py", task=settings.SAMPLE_TASK)
     assert session.session_state["task"] == ""
     assert any("without a task" in warning.value for warning in session.warning)
     assert_opens(session, "overview.py")
 
 
 def test_the_overview_shows_the_best_by_a_logged_metric(app: App) -> None:
-    session = app.first(rank="val_loss")
+    session = app.session("overview.py", rank="val_loss")
     (table,) = (each.value for each in session.dataframe)
     assert [*table["name"]] == ["run2", "run10", "run1"]
     assert [*table["val_loss (logged)"]] == [0.2, 0.3, 0.5]

@@ -15,7 +15,7 @@ from pages import ingredients
 from pages.components import display, run_table, state
 from pages.components.run_table import RunTable
 from pages.components.state import View
-from soupcore.overview import Overview
+from soupcore.overview import Overview, ranked
 from tests.pages import test_every_page
 from tests.pages.test_every_page import LOWER, NAMES, App, Start
 
@@ -23,14 +23,7 @@ start, mapped = test_every_page.start, test_every_page.mapped
 
 
 def open_table(app: App, **query: Any) -> AppTest:
-    session = app.session("ingredients.py")
-    if query:
-        session.query_params.clear()
-        again = AppTest.from_file(str(test_every_page.MAIN), default_timeout=60)
-        again.query_params.update(
-            {"sweep": str(app.sweep.folder), "task": str(app.request["task"]), **query}
-        )
-        session = again.run().switch_page("ingredients.py").run()
+    session = app.session("ingredients.py", **query)
     assert not session.exception, session.exception[0].message
     return session
 
@@ -63,7 +56,8 @@ def test_base_and_soups_are_rows_and_differ_from_the_best_ingredient(
     found = known(app)
     assert found.best is not None
     assert found.headline is not None
-    table = table_of(open_table(app)).set_index("name")
+    session = open_table(app)
+    table = table_of(session).set_index("name")
     assert dict(table["kind"]) == dict.fromkeys(NAMES, "ingredient") | {
         "base": "base",
         label: "soup",
@@ -79,13 +73,15 @@ def test_base_and_soups_are_rows_and_differ_from_the_best_ingredient(
     assert table.index[0] == found.best
     rest = [sign * value for value in table[f"validation {score}"]][1:]
     assert rest == sorted(rest, reverse=True)
+    _, overview, *_ = session.get("plotly_chart")
+    drawn = json.loads(overview.proto.spec)["data"][0]["y"]
+    assert drawn[::-1] == ranked(found.runs, app.select, NAMES)  # the best on top
 
 
 def test_cells_show_intervals_and_stay_numbers(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = start()
-    app.evaluate()
+    app = start(known=True)
     shown: list[Styler] = []
     make = run_table.styled
 
@@ -131,8 +127,7 @@ def test_basins_distances_and_coefficients_are_those_stored(start: Start) -> Non
 
 
 def test_a_pinned_baseline_comes_first_and_is_in_the_url(start: Start) -> None:
-    app = start()
-    app.evaluate()
+    app = start(known=True)
     session = open_table(app)
     box = next(box for box in session.selectbox if box.label == "Baseline")
     box.set_value("base").run()
@@ -148,8 +143,7 @@ def test_a_pinned_baseline_comes_first_and_is_in_the_url(start: Start) -> None:
 
 
 def test_the_url_keeps_the_filter_the_order_and_the_columns(start: Start) -> None:
-    app = start()
-    app.evaluate()
+    app = start(known=True)
     app.build("uniform")
     session = open_table(app)
     session.text_input(f"filter-{app.sweep.folder}").set_value("lr < 0.5 or kind = soup").run()
@@ -188,7 +182,7 @@ def test_the_url_keeps_the_filter_the_order_and_the_columns(start: Start) -> Non
         assert order[:4] == ["", "name", "seed", "loss"]
 
 
-def test_a_filter_that_is_wrong_says_so_and_hides_nothing(start: Start) -> None:
+def test_an_invalid_filter_shows_a_warning_and_hides_nothing(start: Start) -> None:
     session = open_table(start(), filter="lx < 1")
     assert [*table_of(session)["name"]] == [*NAMES, "base"]
     assert any("no column “lx”" in warning.value for warning in session.warning)
@@ -223,8 +217,7 @@ def test_ticks_belong_to_one_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_details_of_a_row_have_paired_intervals(start: Start) -> None:
-    app = start()
-    app.evaluate()
+    app = start(known=True)
     app.build("uniform")
     label = "Uniform · 3 of 3"
     session = open_table(app)
@@ -278,8 +271,7 @@ def test_choosing_another_sweep_forgets_the_view_of_the_table(
 
 
 def test_brushes_are_part_of_the_filter_and_select(start: Start) -> None:
-    app = start()
-    app.evaluate()
+    app = start(known=True)
     session = open_table(app, filter="run and lr > 1e-9")
     assert any("Parallel coordinates" in each.value for each in session.subheader)
     axis = next(box for box in session.selectbox if box.label == "Axis")

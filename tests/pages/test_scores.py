@@ -31,7 +31,7 @@ def test_a_soup_has_another_name_than_a_file(
     assert more.request["soups"] == {names[soup.id]: soup.id}
 
 
-def judged(*roles: str, precision: str = "float32") -> ClassificationTask:
+def task_of(*roles: str, precision: str = "float32") -> ClassificationTask:
     splits = {
         f"{role}_{number}": Split(role, torch.zeros(11, 1), torch.arange(11) % 4)  # type: ignore[arg-type]
         for number, role in enumerate(roles)
@@ -40,11 +40,11 @@ def judged(*roles: str, precision: str = "float32") -> ClassificationTask:
 
 
 @pytest.mark.parametrize("described", [False, True])
-def test_a_caption_tells_the_majority_class_and_the_precision(described: bool) -> None:
-    tasks: list[Any] = [judged("select"), judged("select", precision="bfloat16 autocast")]
+def test_a_caption_names_the_majority_class_and_the_precision(described: bool) -> None:
+    tasks: list[Any] = [task_of("select"), task_of("select", precision="bfloat16 autocast")]
     if described:
         tasks = [TaskDescription.from_json(task.describe().to_json()) for task in tasks]
-    plain, mixed = map(scores.judging, tasks)
+    plain, mixed = map(scores.task_notes, tasks)
     assert plain == " · majority class 27.3 % of select_0"
     assert mixed == plain + " · evaluated in **bfloat16 autocast**"
 
@@ -58,10 +58,8 @@ def test_a_caption_tells_the_majority_class_and_the_precision(described: bool) -
         ((), "There is no test split; the cross-fitted estimates under Evidence"),
     ],
 )
-def test_scores_are_judged_by_the_splits_that_there_are(
-    roles: tuple[str, ...], sentence: str
-) -> None:
-    assert scores.judge_by(judged("select", *roles)).startswith(sentence)
+def test_the_advice_names_the_splits_of_the_task(roles: tuple[str, ...], sentence: str) -> None:
+    assert scores.advice(task_of("select", *roles)).startswith(sentence)
 
 
 NAN = float("nan")

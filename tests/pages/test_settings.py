@@ -63,13 +63,13 @@ def test_the_task_of_the_sample_is_for_the_sample_only(tmp_path: Path, task_file
     assert known.tasks_for(known.sweep) == (spec,)
     assert known.tasks_for(settings.SAMPLE_SWEEP) == (spec, settings.SAMPLE_TASK)
     known = settings.configure([str(tmp_path), f"--task={settings.SAMPLE_TASK}"])
-    assert known.task_of(known.sweep) == settings.SAMPLE_TASK  # named, so it is meant
+    assert known.task_of(known.sweep) == settings.SAMPLE_TASK  # named explicitly
 
 
 @pytest.mark.parametrize(
     "argument", ["--root=/nowhere", "--task=/nowhere.py:task", "--task={file}", "--task={file}:a b"]
 )
-def test_a_start_that_makes_no_sense_is_refused_in_words(
+def test_invalid_arguments_end_with_a_message(
     task_file: Path, argument: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -110,7 +110,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("address", "asked", "has_one"),
+    ("address", "required", "has_one"),
     [
         ("127.0.0.1", False, False),
         ("::1", False, False),
@@ -122,27 +122,27 @@ def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         (None, False, True),  # Streamlit binds to all addresses then
     ],
 )
-def test_beyond_this_machine_there_is_always_a_token(
-    options: dict[str, object], address: str | None, asked: bool, has_one: bool
+def test_an_exposed_server_always_has_a_token(
+    options: dict[str, object], address: str | None, required: bool, has_one: bool
 ) -> None:
     options["server.address"] = address
-    first, second = settings.token(asked=asked), settings.token(asked=asked)
+    first, second = settings.token(required=required), settings.token(required=required)
     assert (first is not None) == has_one
     if first is not None:
         assert len(first) >= 32
         assert first != second
 
 
-def test_a_token_of_the_environment_is_taken_from_it(
+def test_a_token_in_the_environment_is_removed_from_it(
     options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STOCKPOT_TOKEN", "sixteen-letters-")
-    assert settings.token(asked=False) == "sixteen-letters-"
-    assert settings.token(asked=False) is None  # the workers would have inherited it
+    assert settings.token(required=False) == "sixteen-letters-"
+    assert settings.token(required=False) is None  # the workers would have inherited it
     for short in ("", "fifteen-letters"):
         monkeypatch.setenv("STOCKPOT_TOKEN", short)
         with pytest.raises(SystemExit, match="shorter than 16 characters"):
-            settings.token(asked=False)
+            settings.token(required=False)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_links_can_be_opened(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "address"),
     [
         ([], None),
         (["--root", "/data", "--address", "127.0.0.1"], None),
@@ -175,9 +175,9 @@ def test_the_links_can_be_opened(
     ],
 )
 def test_the_process_starts_again_only_for_another_address(
-    options: dict[str, object], arguments: list[str], told: str | None
+    options: dict[str, object], arguments: list[str], address: str | None
 ) -> None:
-    assert settings.requested_address(arguments) == told
+    assert settings.requested_address(arguments) == address
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_the_pages_html_is_streamlits() -> None:
     assert '<div id="root">' in settings.index_html()
 
 
-def test_a_server_ends_though_a_page_is_still_being_drawn() -> None:
+def test_a_server_ends_while_a_page_is_being_drawn() -> None:
     program = """
 import threading, time
 from pages.components import (settings)

@@ -15,7 +15,6 @@ from soupcore.store.soups import annotations
 from soupcore.stored_soups import StoredSoups
 from tests.pages import test_every_page
 from tests.pages.conftest import NAMES
-from tests.pages.test_every_page import MAIN as PAGE
 from tests.pages.test_every_page import App, Start
 
 start, mapped = test_every_page.start, test_every_page.mapped
@@ -56,9 +55,7 @@ def press(session: AppTest, label: str) -> None:
 
 
 def all_soups(app: App) -> AppTest:
-    session = app.session()
-    session.session_state["tab"] = ALL
-    return session.switch_page("soups.py").run()
+    return app.session("soups.py", tab=ALL)
 
 
 def listed(session: AppTest) -> list[str]:
@@ -72,9 +69,7 @@ def labels(app: App) -> dict[str, str]:
 
 def test_a_soup_is_named_noted_tagged_and_starred(app: App) -> None:
     soup = app.build("uniform")
-    session = app.session()
-    session.session_state["soup"] = soup
-    session.switch_page("soup.py").run()
+    session = app.session("soup.py", soup=soup)
     name = next(box for box in session.text_input if box.placeholder == "Uniform · 3 of 3")
     name.set_value("<b>ours</b>").run()
     session.text_area[0].set_value("first *try*").run()
@@ -111,14 +106,13 @@ def test_a_soup_stays_usable_when_a_rejected_candidate_is_gone(start: Start) -> 
     rejected = [step.candidate for step in trace if not step.accepted]
     assert rejected
     (app.sweep.folder / f"{rejected[0]}.safetensors").unlink()
-    session = app.session()
-    session.session_state["soup"] = soup
-    session.switch_page("soup.py").run()
+    session = app.session("soup.py", soup=soup)
     assert not session.exception
     assert not session.error
     assert any("steps cannot be shown" in each.value for each in session.caption)
     session.session_state["section"] = "evidence"
     session.switch_page("soup.py").run()
+    assert not session.exception
     assert not session.error
     assert any("bias cannot be estimated" in each.value for each in session.caption)
     session.session_state["section"] = ""
@@ -145,9 +139,8 @@ def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
     told = {"names": NAMES[:2], "parameters": {"density": 0.3}}
     rule = {"take": "!3.", "rest": ["base"]}
     soup = app.do("soup", recipe="ties", **told, tensors=rule)["soup"]
-    session = app.session()
-    session.session_state["soup"] = soup
-    press(session.switch_page("soup.py").run(), "Build again with…")
+    session = app.session("soup.py", soup=soup)
+    press(session, "Build again with…")
     assert session.session_state["tab"] == BUILD
     assert session.query_params["recipe"] == "ties"
     assert session.query_params["candidate"] == NAMES[:2]
@@ -162,9 +155,8 @@ def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
 
 def test_a_manual_soup_is_built_again_from_its_weights(app: App) -> None:
     told = {"coefficients": {"run1": "4/5", "run2": "1/5"}, "splits": app.splits, "keep": True}
-    session = app.session()
-    session.session_state["soup"] = app.do("mixture", **told)["soup"]
-    press(session.switch_page("soup.py").run(), "Build again with…")
+    session = app.session("soup.py", soup=app.do("mixture", **told)["soup"])
+    press(session, "Build again with…")
     assert {each.label: each.value for each in session.slider} == {
         "base": 0,
         "run1": 1,
@@ -179,8 +171,8 @@ def test_a_manual_soup_is_built_again_from_its_weights(app: App) -> None:
     }
 
 
-def test_the_form_opens_as_the_url_says(app: App) -> None:
-    told = {"sweep": str(app.sweep.folder), "task": str(app.request["task"])}
+def test_the_form_opens_as_the_url_says(start: Start) -> None:
+    app = start(known=True)
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "Build greedy soup from 3 ingredients"),
         ({"selection": ["run1", "run2"]}, "Build greedy soup from 2 ingredients"),
@@ -195,15 +187,13 @@ def test_the_form_opens_as_the_url_says(app: App) -> None:
         ),
     ]
     for query, label in cases:
-        session = AppTest.from_file(str(PAGE), default_timeout=60)
-        for name, value in (told | query).items():
-            session.query_params[name] = value
-        session.run().switch_page("soups.py").run()
+        session = app.session("soups.py", **query)
         assert not session.exception
         assert label in [button.label for button in session.button]
 
 
-def test_a_seed_is_asked_for_only_where_the_order_is_random(app: App) -> None:
+def test_a_random_order_has_a_seed(start: Start) -> None:
+    app = start(known=True)
     session = app.session("soups.py")
     assert "Seed" not in [box.label for box in session.number_input]
     order = next(c for c in session.segmented_control if c.label == "Order")
@@ -216,8 +206,9 @@ def test_a_seed_is_asked_for_only_where_the_order_is_random(app: App) -> None:
 
 
 def test_several_recipes_are_built_in_one_job_with_one_price(
-    app: App, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    app = start(known=True)
     added: dict[str, Any] = {}
 
     def submit(kind: str, title: str, request: dict[str, Any]) -> int:
