@@ -169,7 +169,7 @@ def augment(images: Tensor, steps: str) -> Tensor:
 # Measuring
 
 
-class Judge:
+class Scorer:
     """Loss and accuracy of weights on the splits, computed in one reused network."""
 
     def __init__(self, model: nn.Module, splits: dict[str, Examples]) -> None:
@@ -218,21 +218,21 @@ def mix(models: Sequence[Weights], shares: Sequence[float] | None = None) -> Wei
     return mixed
 
 
-def greedy(models: dict[str, Weights], judge: Judge) -> list[str]:
+def greedy(models: dict[str, Weights], scorer: Scorer) -> list[str]:
     """Return the greedy soup of the paper's Recipe 1."""
-    single = {name: judge.accuracy(weights, "select") for name, weights in models.items()}
+    single = {name: scorer.accuracy(weights, "select") for name, weights in models.items()}
     order = sorted(models, key=lambda name: -single[name])
     accepted, best = order[:1], single[order[0]]
     for name in order[1:]:
-        score = judge.accuracy(mix([models[kept] for kept in [*accepted, name]]), "select")
+        score = scorer.accuracy(mix([models[kept] for kept in [*accepted, name]]), "select")
         if score >= best:
             accepted, best = [*accepted, name], score
     return accepted
 
 
-def report(judge: Judge, base: Weights, models: dict[str, Weights], runs: list[Run]) -> bool:
+def report(scorer: Scorer, base: Weights, models: dict[str, Weights], runs: list[Run]) -> bool:
     """Print all scores and the effects that the sample demonstrates; return whether all hold."""
-    scores = {run.checkpoint: judge.scores(models[run.checkpoint]) for run in runs}
+    scores = {run.checkpoint: scorer.scores(models[run.checkpoint]) for run in runs}
     print(f"\n{'':24} {'select':>7} {'report':>7} {'shifts':>7}   hyperparameters")
     for run in runs:
         print(row(run.checkpoint, scores[run.checkpoint]), end="   ")
@@ -242,12 +242,12 @@ def report(judge: Judge, base: Weights, models: dict[str, Weights], runs: list[R
 
     sensible = [run.checkpoint for run in runs if run.sensible]
     best = max(scores, key=lambda name: scores[name][0])
-    accepted = greedy(models, judge)
-    of_base = judge.scores(base)
+    accepted = greedy(models, scorer)
+    of_base = scorer.scores(base)
     of_best = scores[best]
-    of_all = judge.scores(mix(list(models.values())))
-    of_sensible = judge.scores(mix([models[name] for name in sensible]))
-    of_greedy = judge.scores(mix([models[name] for name in accepted]))
+    of_all = scorer.scores(mix(list(models.values())))
+    of_sensible = scorer.scores(mix([models[name] for name in sensible]))
+    of_greedy = scorer.scores(mix([models[name] for name in accepted]))
     print()
     print(row("base", of_base))
     print(row("best ingredient", of_best), f"  {best}")
@@ -256,8 +256,8 @@ def report(judge: Judge, base: Weights, models: dict[str, Weights], runs: list[R
     print(row("greedy", of_greedy), f"  {', '.join(Path(name).stem for name in accepted)}")
 
     mean = sum(scores[name][0] for name in sensible) / len(sensible)
-    apart = min(judge.barrier(models["stranger.safetensors"], models[name]) for name in sensible)
-    close = max(judge.barrier(models[a], models[b]) for a, b in combinations(sensible, 2))
+    apart = min(scorer.barrier(models["stranger.safetensors"], models[name]) for name in sensible)
+    close = max(scorer.barrier(models[a], models[b]) for a, b in combinations(sensible, 2))
     effects = [  # name, value, and the bounds of the value
         ("accuracy of the best ingredient on select", of_best[0], 78, 97),
         ("greedy minus best on select", of_greedy[0] - of_best[0], 0.5, 100),
@@ -269,9 +269,9 @@ def report(judge: Judge, base: Weights, models: dict[str, Weights], runs: list[R
         ("greatest barrier between sensible (nats)", close, 0, 0.05),
     ]
     print()
-    for what, value, low, high in effects:
+    for effect, value, low, high in effects:
         verdict = "holds" if low <= value <= high else "FAILS"
-        print(f"{verdict}  {what:48} {value:8.3f}   wanted {low} to {high}")
+        print(f"{verdict}  {effect:48} {value:8.3f}   expected {low} to {high}")
     return all(low <= value <= high for _, value, low, high in effects)
 
 
@@ -319,7 +319,7 @@ def main() -> None:
     lines = [json.dumps(asdict(run)) + "\n" for run in runs]
     (HERE / "sweep" / "sweep.jsonl").write_text("".join(lines))
 
-    holds = report(Judge(DigitNet(), examples), base.state_dict(), models, runs)
+    holds = report(Scorer(DigitNet(), examples), base.state_dict(), models, runs)
     size = sum(file.stat().st_size for file in HERE.rglob("*.safetensors")) / 1e6
     print(f"\n{size:.1f} MB in {HERE}, made in {time.perf_counter() - started:.0f} s")
     if not holds:

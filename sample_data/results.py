@@ -114,8 +114,8 @@ class Table:
         self.sensible = [name for name in self.all if self._is_sensible(name)]
 
     def _is_sensible(self, name: str) -> bool:
-        told = self.sweep[name].hyperparameters
-        return told["init"] == "base" and float(told["learning_rate"] or 0) <= SENSIBLE
+        values = self.sweep[name].hyperparameters
+        return values["init"] == "base" and float(values["learning_rate"] or 0) <= SENSIBLE
 
     @contextmanager
     def fresh(self) -> Iterator[Counting]:
@@ -332,7 +332,7 @@ def descriptions() -> str:
         [
             f"{recipe.title}: `{recipe.name}`",
             recipe.paper,
-            "<br>".join(map(_told, recipe.parameters)) or NONE,
+            "<br>".join(map(_parameter, recipe.parameters)) or NONE,
             _needs(recipe),
         ]
         for recipe in RECIPES.values()
@@ -340,7 +340,7 @@ def descriptions() -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _told(parameter: Parameter) -> str:
+def _parameter(parameter: Parameter) -> str:
     default = f"`{parameter.name}={parameter.default!r}`"
     if isinstance(parameter, Number):
         return f"{default} ({parameter.minimum} to {parameter.maximum})"

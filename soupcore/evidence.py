@@ -1,7 +1,7 @@
 """The evidence for a soup: paired comparisons with the best ingredient, and selection bias.
 
-The page of a soup and the report use the same comparisons and the same stored estimates. No network
-is evaluated here.
+The page of a soup and the report share these comparisons and stored estimates. No function here
+runs a forward pass.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,13 @@ AnyContext = TypeVar("AnyContext", bound=Context)
 
 @dataclass(frozen=True)
 class Comparison:
-    """A soup and the best ingredient on a split, compared on the same examples."""
+    """A soup and the best ingredient on a split, compared on the same examples.
+
+    Attributes:
+        soup: The evaluation of the soup.
+        best: The evaluation of the best ingredient.
+        difference: Score of the soup minus that of the ingredient, paired over the examples.
+    """
 
     soup: Evaluation
     best: Evaluation
@@ -99,10 +105,10 @@ def greedy_bias(context: AnyContext, stored: StoredSoup) -> tuple[AnyContext, Op
     """Return the cross-fitted estimate for greedy in its default order, and its context.
 
     Returns:
-        None for other soups, and if there was nothing to choose.
+        None if the soup is of another recipe or order, or if it had only one candidate.
 
     Raises:
-        StockpotError: A rejected candidate is no longer available.
+        StockpotError: A rejected candidate is no longer in the sweep.
     """
     soup = stored.soup
     given = soup.parameters
@@ -126,7 +132,7 @@ def search_bias(
     """Return the cross-fitted estimate for coefficients that CMA-ES searched, and its context.
 
     Returns:
-        None for other soups, and if the split cannot be halved.
+        None if the soup is of another recipe, or if its split cannot be halved.
     """
     call = SearchOptimism.of_soup(stored.soup, stored.soup.ingredients)
     if call is None or len(context.task.split(context.task.select)) < 2 or len(call.names) < 2:

@@ -1,7 +1,7 @@
-"""A report of a sweep: one HTML page that needs no network, to send, print and archive.
+"""A report of a sweep: one HTML page to send, print and archive, or a folder with its tables.
 
-It uses stored results only; nothing is computed. The page includes plotly.js and makes no requests.
-All names are escaped. Equal results give equal pages.
+Reports only use stored results; nothing is computed. A page includes plotly.js and makes no
+requests. All names are escaped. Equal results give equal pages.
 """
 
 import io
@@ -25,7 +25,7 @@ __all__ = ["archive", "contents", "folder", "report"]
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # of the files in an archive
 
-Make = Callable[[], str]
+_Make = Callable[[], str]
 
 
 def report(context: Context, soup: str | None = None, *, title: str = "") -> str:
@@ -37,8 +37,8 @@ def report(context: Context, soup: str | None = None, *, title: str = "") -> str
 
     Args:
         context: The sweep, and the stored evaluations of a task if there is one.
-        soup: Id of the soup for the evidence and the trace; by default, that of the verdict,
-            which is always about that one.
+        soup: Id of the soup for the evidence and the trace; by default, the soup of the verdict.
+            The verdict itself does not depend on it.
         title: Name of the sweep in the heading; by default, that of its folder.
 
     Raises:
@@ -61,13 +61,13 @@ def _about(context: Context) -> str:
     return f"{len(sweep)} ingredients · {base} · {task}"
 
 
-def _sections(context: Context, soup: str | None) -> dict[str, Make]:
-    """Return the function for each section."""
+def _sections(context: Context, soup: str | None) -> dict[str, _Make]:
+    """Return the sections by title, each as a function that returns its HTML."""
     if not context.has_task:
         return _without_task(context)
     known = Overview.of(context)
     picked = _picked(known, soup)
-    found: dict[str, Make] = {
+    found: dict[str, _Make] = {
         "Verdict": lambda: _verdict(known),
         "Protocol": lambda: protocol.protocol(known),
         "Results": lambda: results(known),
@@ -103,9 +103,9 @@ def _verdict(known: Overview) -> str:
 def folder(context: Context, soup: str | None = None, *, title: str = "") -> dict[str, str]:
     """Return a report and its files: `{path: text}`.
 
-    `report.html`; each table of it in `tables/` as CSV and LaTeX; `reproduce.py`; and, if it is
-    about a soup, that one's recipe as `recipe.json` and its model card as `README.md`. The weights
-    are not among them.
+    The files are `report.html`; its tables in `tables/`, as CSV and LaTeX; `reproduce.py`; and, if
+    the report has a soup, its recipe as `recipe.json` and its model card as `README.md`. The
+    weights are not included.
 
     Args:
         context: As for `report`.
@@ -164,15 +164,15 @@ def _python(context: Context, picked: StoredSoup | None) -> str:
     return "".join(html.paragraph(about) + html.code(source) for about, source in sources)
 
 
-def _notes(context: Context, soups: Sequence[StoredSoup]) -> dict[str, Make]:
+def _notes(context: Context, soups: Sequence[StoredSoup]) -> dict[str, _Make]:
     found = protocol.notes(context, soups)
     return {"Notes": lambda: found} if found else {}
 
 
-def _without_task(context: Context) -> dict[str, Make]:
+def _without_task(context: Context) -> dict[str, _Make]:
     sweep = context.sweep
     stored = context.soups.of_task(context.folder, "", None)
-    found: dict[str, Make] = {"Ingredients": lambda: protocol.ingredients(sweep, None)}
+    found: dict[str, _Make] = {"Ingredients": lambda: protocol.ingredients(sweep, None)}
     if stored:
         found["Soups"] = lambda: protocol.soups(stored)
     found |= _notes(context, stored)

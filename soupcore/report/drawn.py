@@ -22,7 +22,7 @@ _LARGEST = 100  # ingredients of a legible matrix
 
 
 def drawn(known: Overview, stored: StoredSoup | None) -> str:
-    """Return the section, which also lists missing figures with the reasons."""
+    """Return the section: the figures, or the reason why one is missing."""
     parts = [*_scores(known), *_basins(known), *(_of_soup(known, stored) if stored else ())]
     return "".join(parts)
 

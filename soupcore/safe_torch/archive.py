@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from soupcore.safe_torch.refusal import COPY, INCOMPLETE, Refusal, shown
 
-MOST_RECORDS = 200_000
+_MOST_RECORDS = 200_000
 _LARGEST_DIRECTORY = 64 << 20  # bytes
 
 _END = struct.Struct("<4s4H2IH")
@@ -208,8 +208,8 @@ def _read_end(file: BinaryIO, size: int) -> tuple[int, int, int]:
         disks += disks64
     if any(disks) or on_disk != count:
         raise Refusal("It is one part of a multi-part archive.")
-    if count > MOST_RECORDS:
-        raise Refusal(f"It has {count} records; the limit is {MOST_RECORDS}.")
+    if count > _MOST_RECORDS:
+        raise Refusal(f"It has {count} records; the limit is {_MOST_RECORDS}.")
     if length > _LARGEST_DIRECTORY:
         raise Refusal(
             f"Its central directory has {length} bytes; the limit is {_LARGEST_DIRECTORY}."

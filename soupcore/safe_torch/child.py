@@ -31,7 +31,7 @@ from soupcore.safe_torch.rewriting import rewrite
 MOST_MEMORY = 1 << 30  # bytes of address space
 MOST_CPU_SECONDS = 8
 MOST_OUTPUT = 64 << 20  # bytes
-MOST_REQUEST = 64 << 10  # bytes
+_MOST_REQUEST = 64 << 10  # bytes
 STATUS = struct.Struct("i")
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     while True:
-        text, descriptors, *_ = socket.recv_fds(requests, MOST_REQUEST, 2)
+        text, descriptors, *_ = socket.recv_fds(requests, _MOST_REQUEST, 2)
         if not text:
             os._exit(0)
         fork = os.fork()

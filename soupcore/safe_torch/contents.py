@@ -16,9 +16,9 @@ from soupcore.safe_torch.tensors import Tensor
 from soupcore.safe_torch.values import entries_of
 from soupcore.safe_torch.weight_sets import find_weight_sets
 
-MOST_NAMED = 100  # names in `executes`
+_MOST_NAMED = 100  # names in `executes`
 LONGEST_NAME = 1_000  # of a tensor
-MOST_REPEATED = 100  # times that the same bytes are used; models with shared layers have dozens
+_MOST_REPEATED = 100  # times that the same bytes are used; models with shared layers have dozens
 
 
 def read_contents(file: BinaryIO) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         "sets": sets,
         "metadata": _metadata(tree),
         "details": details_of(tree, Scalars(file, places, weights).number_of),
-        "executes": executes[:MOST_NAMED],
+        "executes": executes[:_MOST_NAMED],
         "network": ultralytics_network(machine.instances),
         "local_paths": local_paths_of(tree),
         "storages": {key: places[key] for key in places if key in used},
@@ -109,8 +109,8 @@ def _described(found: WeightSet) -> dict[str, Any]:
             tensor.conjugate,
             tensor.negative,
         ]
-    if found.said_nbytes > MOST_REPEATED * found.nbytes:
-        problem = f"Its tensors repeat stored bytes more than {MOST_REPEATED} times."
+    if found.described_nbytes > _MOST_REPEATED * found.nbytes:
+        problem = f"Its tensors repeat stored bytes more than {_MOST_REPEATED} times."
         return described | {"problem": problem, "way_out": ""}
     return described | {"tensors": tensors}
 

@@ -60,7 +60,7 @@ def read_tree(file: BinaryIO, run: Run = Machine) -> tuple[str, Any, Machine, Pl
         places = {key: (offset, size, None) for key, (offset, size) in legacy_places.items()}
         kind = "legacy"
     else:
-        tree, machine = read_plain(file, run)
+        tree, machine = _read_plain(file, run)
         kind, places = "pickle", {}
     return kind, tree, machine, places
 
@@ -135,7 +135,7 @@ def _check_kind(archive: Archive) -> None:
 
 
 def read_legacy(
-    file: BinaryIO, run: Callable[..., Machine] = Machine
+    file: BinaryIO, run: Run = Machine
 ) -> tuple[Any, Machine, dict[str, tuple[int, int]]]:
     """Read a file from before torch 1.6, and find its storages without reading them.
 
@@ -191,9 +191,7 @@ def legacy_prefixes(file: BinaryIO) -> list[tuple[int, int]]:
     return prefixes
 
 
-def _read_legacy_pickles(
-    file: BinaryIO, run: Callable[..., Machine]
-) -> tuple[Any, Machine, dict[str, Storage]]:
+def _read_legacy_pickles(file: BinaryIO, run: Run) -> tuple[Any, Machine, dict[str, Storage]]:
     """Return the object, the machine at the end of the pickles, and the storages in their order."""
     file.seek(0)
     storages: dict[str, Storage] = {}
@@ -216,7 +214,7 @@ def _read_legacy_pickles(
     return tree, machine, {key: storages[key] for key in keys}
 
 
-def read_plain(file: BinaryIO, run: Callable[..., Machine] = Machine) -> tuple[Any, Machine]:
+def _read_plain(file: BinaryIO, run: Run = Machine) -> tuple[Any, Machine]:
     """Read a file that pickle wrote without torch, such as the NumPy arrays of some model zoos.
 
     Args:

@@ -26,10 +26,10 @@ MOST_BYTES = 16 << 20
 MOST_OPERATIONS = 2_000_000
 MOST_ALLOCATED = 256 << 20  # bytes that replaced calls may allocate, beside the pickle's own values
 MOST_GLOBALS = 10_000
-LONGEST_GLOBAL = 512
-LONGEST_INT = 20  # digits of an integer given as text
+_LONGEST_GLOBAL = 512
+_LONGEST_INT = 20  # digits of an integer given as text
 DEEPEST_MARK = 1_000
-LONG = 4_096  # bytes; a run of this length becomes a `Blob`
+_LONG = 4_096  # bytes; a run of at least this length becomes a `Blob`
 _DEFAULT_PROTOCOL = "Save it again with torch.save and its default pickle_protocol."
 
 Call = Callable[["Machine", tuple[Any, ...]], Any]
@@ -188,7 +188,7 @@ class Machine:
         if known := self.named.get(path):
             return known
         parts = path.replace(":", ".").split(".")
-        if len(path) > LONGEST_GLOBAL or not all(
+        if len(path) > _LONGEST_GLOBAL or not all(
             part and part.isprintable() and not any(mark in part for mark in " /\\")
             for part in parts
         ):
@@ -323,7 +323,7 @@ class Machine:
         self._stack.append(int.from_bytes(self._take(self._number(_U8)), "little", signed=True))
 
     def _python2_int(self) -> None:
-        self._stack.append(int(self._line(LONGEST_INT, "an integer (INT)")))
+        self._stack.append(int(self._line(_LONGEST_INT, "an integer (INT)")))
 
     def _pop(self) -> None:
         self._stack.pop()
@@ -395,8 +395,8 @@ class Machine:
         self._push(self.named_global(f"{module}{':' if '.' in name else '.'}{name}"))
 
     def _global(self) -> None:
-        module = self._line(LONGEST_GLOBAL, "a name")
-        self._push_global(module, self._line(LONGEST_GLOBAL, "a name"))
+        module = self._line(_LONGEST_GLOBAL, "a name")
+        self._push_global(module, self._line(_LONGEST_GLOBAL, "a name"))
 
     def _stack_global(self) -> None:
         name, module = self._stack.pop(), self._stack.pop()
@@ -474,7 +474,7 @@ class Machine:
         # The place in the file is recorded for NumPy arrays, which are read from there. Of a
         # `Window`, long arrays are not loaded into memory.
         position = self.position
-        if size < LONG or not isinstance(self._data, Window):
+        if size < _LONG or not isinstance(self._data, Window):
             value = decode(self._take(size))
         elif position + size > len(self._data):
             self.position = len(self._data)
@@ -569,7 +569,7 @@ _NOT_OF_TORCH = {
     0x98: "READONLY_BUFFER",
     0x8B: "LONG4",
     ord("2"): "DUP",
-    ord("L"): "LONG",
+    ord("L"): "_LONG",
     ord("F"): "FLOAT",
     ord("S"): "STRING",
     ord("V"): "UNICODE",

@@ -20,8 +20,8 @@ Plain = str | int | float | bool | None
 MOST_DETAILS = 200
 LONGEST_TEXT = 200
 MOST_SCALARS = 200
-MOST_PATHS = 50
-LONGEST_PATH = 500
+_MOST_PATHS = 50
+_LONGEST_PATH = 500
 _MOST_STEPS = 50_000
 _DEEPEST = 4
 _LONGEST_LIST = 8
@@ -202,13 +202,13 @@ def local_paths_of(tree: Any) -> list[tuple[str, str]]:
 
     Returns:
         `[(place, path)]`, such as `("train_args.data", "/home/anna/data.yaml")`; at most
-        `MOST_PATHS`.
+        `_MOST_PATHS`.
     """
     paths = []
     for trail, text in _texts(tree):
         if _is_local_path(text):
-            paths.append((_place(trail), text[:LONGEST_PATH]))
-            if len(paths) == MOST_PATHS:
+            paths.append((_place(trail), text[:_LONGEST_PATH]))
+            if len(paths) == _MOST_PATHS:
                 break
     return paths
 
@@ -254,7 +254,7 @@ def _place(trail: _Trail) -> str:
 
 
 def _is_local_path(text: str) -> bool:
-    if len(text) > LONGEST_PATH or not text.isprintable():
+    if len(text) > _LONGEST_PATH or not text.isprintable():
         return False
     if text.startswith("/"):
         return text.count("/") >= 2 and text[1:2].isalnum()

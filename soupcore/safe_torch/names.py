@@ -56,21 +56,21 @@ AVERAGED = "averaged weights"
 PREFERENCE = {name: place for place, name in enumerate(TITLES)}
 RAW = frozenset(name for name, title in TITLES.items() if title[:3] in ("raw", "stu"))
 
-# Words of keys that hold weights: an average of the network beside it,
+# Words of keys that hold weights. These are the keys of averages of a network.
 AVERAGES = _word_set(
     """
     average averaged averager averages avg ema lookahead momentum polyak shadow slow swa swag target
     teacher
     """
 )
-# a snapshot of the network at some time,
+# Keys of snapshots of a network.
 VERSIONS = _word_set(
     """
     backup best copy current final init initial last latest old online pretrained prev previous raw
     snapshot student
     """
 )
-# or another network, trained against it.
+# Keys of another network, which is trained against the first one.
 ADVERSARIES = _word_set("adversary disc discriminator discriminators")
 # Endings of the names of a layer's tensors.
 OF_LAYERS = re.compile(
@@ -202,7 +202,7 @@ def role_of(
         return None
     if type(value) is str or (type(value) is Inert and value.path.startswith("pathlib.")):
         return _role_of_text(key, found)
-    number = number_in(value)
+    number = _number_in(value)
     if number is not None:
         return _role_of_number(key, found, number, beside and type(value) is not Tensor)
     if found & _STATE or any(part in key.lower() for part in _STATE_PARTS):
@@ -235,7 +235,7 @@ def at_the_start(key: str) -> int:
     return -1 if _all_words_of(key)[-1:] == ["epoch"] else 0
 
 
-def number_in(value: Any) -> int | float | None:
+def _number_in(value: Any) -> int | float | None:
     """Return a number or the value of a NumPy scalar; NaN for a tensor of one float; else None.
 
     The value of a tensor is not read; one that is not a float counts as 0.

@@ -22,7 +22,7 @@ ArrayOf = Callable[[Any], AnyTensor | None]
 MOST_TENSORS = 100_000
 MOST_NAME_BYTES = 32 << 20
 DEEPEST = 64  # nested containers
-DEEPEST_MODULE = 100  # nested modules
+_DEEPEST_MODULE = 100  # nested modules
 _LONGEST_KEY = 60  # characters of a key in a place; names of tensors are never truncated
 
 
@@ -143,7 +143,7 @@ class _Walk:
         self.arrays: dict[str, int] = {}
         self._takes_arrays = takes_arrays
         self._count = 0
-        self._of_modules = Budget()
+        self._of_modules = _Budget()
         self.repeated: dict[str, str] = {}
         # An object in many places is visited once.
         self._looked_at: dict[int, Node | None] = {}
@@ -160,7 +160,7 @@ class _Walk:
             return None
         node = Node(place, key, entries_of(value) or {})
         if is_module(value):
-            entries = module_entries(value, node.notes, self._of_modules)
+            entries = _module_entries(value, node.notes, self._of_modules)
             self._fill(node, entries.items(), depth, is_module=True)
         else:
             self._fill(node, _inner(value), depth, is_module=False)
@@ -277,14 +277,16 @@ def is_module(value: Any) -> bool:
 
 
 @dataclass
-class Budget:
+class _Budget:
     """The work done on modules so far, since many modules may share one large submodule."""
 
     visits: int = 0
     name_bytes: int = 0
 
 
-def module_entries(module: Inert, notes: list[str], budget: Budget | None = None) -> dict[str, Any]:
+def _module_entries(
+    module: Inert, notes: list[str], budget: _Budget | None = None
+) -> dict[str, Any]:
     """Return parameters and persistent buffers by name, in the order of `state_dict()`.
 
     Args:
@@ -295,11 +297,11 @@ def module_entries(module: Inert, notes: list[str], budget: Budget | None = None
     Raises:
         Refusal: The module contains itself, or expands to more tensors than the limit.
     """
-    return _Unfolding(notes, budget or Budget()).entries(module)
+    return _Unfolding(notes, budget or _Budget()).entries(module)
 
 
 class _Unfolding:
-    def __init__(self, notes: list[str], budget: Budget) -> None:
+    def __init__(self, notes: list[str], budget: _Budget) -> None:
         self._notes = notes
         self._budget = budget
         self._found: dict[str, Any] = {}
@@ -312,8 +314,8 @@ class _Unfolding:
     def _visit(self, module: Inert, prefix: str, path: tuple[int, ...]) -> None:
         if id(module) in path:
             raise Refusal(f"Its module {prefix.rstrip('.')!r} contains itself.")
-        if len(path) >= DEEPEST_MODULE:
-            raise Refusal(f"Its modules are nested more than {DEEPEST_MODULE} levels deep.")
+        if len(path) >= _DEEPEST_MODULE:
+            raise Refusal(f"Its modules are nested more than {_DEEPEST_MODULE} levels deep.")
         attributes = module.attributes
         if not self._hooked and any(
             attributes.get(hooks) for hooks in ("_state_dict_hooks", "_state_dict_pre_hooks")

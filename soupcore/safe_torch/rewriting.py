@@ -1,4 +1,4 @@
-"""The pickle for a soup in the form of a checkpoint, without traces of the run that saved it.
+"""The pickle of a soup in the form of a checkpoint, without traces of the run that saved it.
 
 Each tool has its own rules for loading its files: it may load the weights or their average, and the
 arguments to build the network. So the new pickle has the file's form, with three changes. Copies of
@@ -37,8 +37,8 @@ from soupcore.safe_torch.values import Global, Inert, Ordered, entries_of
 from soupcore.safe_torch.weight_sets import find_weight_sets
 from soupcore.safe_torch.writer import Stored, are_alike, pickled
 
-OTHER_WEIGHTS = "weights"
-REMOVED, RESET, REPLACED = "removed", "reset", "replaced"
+_OTHER_WEIGHTS = "weights"
+_REMOVED, _RESET, _REPLACED = "removed", "reset", "replaced"
 
 # Always read by fairseq's loader, so the entry stays, without values.
 _EMPTIED = ("optimizer_history",)
@@ -55,7 +55,7 @@ def rewrite(file: BinaryIO, weights: str) -> dict[str, Any]:
     Returns:
         `pickle`: the pickle, in base64.
         `storages`: `{key: [offset in the file, bytes]}` of all storages that it refers to.
-        `changes`: `[[place, role, REMOVED or RESET or REPLACED]]`.
+        `changes`: `[[place, role, "removed", "reset" or "replaced"]]`.
         `kept`: the places of unchanged entries beside the weights.
         `local_paths`: `[[place, path]]`, as in `read_contents`.
         `takes_marker`: whether an entry may be added to the unpickled object.
@@ -245,10 +245,10 @@ class _Form:
                 _drop(holder, key)
             elif others := tensors & self._others:
                 if self._replace(part, others):
-                    self.changes.append((where, OTHER_WEIGHTS, REPLACED))
+                    self.changes.append((where, _OTHER_WEIGHTS, _REPLACED))
                     self._counts_of_average(part, holder[key], where)
                 else:
-                    self._remove(holder, key, where, OTHER_WEIGHTS)
+                    self._remove(holder, key, where, _OTHER_WEIGHTS)
             else:
                 self._beside(key, part, holder, where, is_state_dict, bool(tensors))
 
@@ -271,7 +271,7 @@ class _Form:
         role = role_of(name, part, holds_tensors=has_tensors)
         if role == STATE and name in _EMPTIED:
             holder[key] = _emptied(holder[key])
-            self.changes.append((where, role, RESET))
+            self.changes.append((where, role, _RESET))
         elif role == PROGRESS and not is_state_dict and not isinstance(part, Tensor):
             self._reset(name, holder, where)
         elif role is not None:
@@ -308,11 +308,11 @@ class _Form:
 
     def _reset(self, key: str, holder: Any, where: str) -> None:
         holder[key] = at_the_start(key)
-        self.changes.append((where, PROGRESS, RESET))
+        self.changes.append((where, PROGRESS, _RESET))
 
     def _remove(self, holder: Any, key: Any, where: str, role: str) -> None:
         _drop(holder, key)
-        self.changes.append((where, role, REMOVED))
+        self.changes.append((where, role, _REMOVED))
 
 
 def _parts_of(value: Any) -> dict[Any, Any]:
@@ -341,8 +341,8 @@ def _pairs(chosen: WeightSet, other: WeightSet) -> list[tuple[Tensor, Tensor]]:
 
     The second one may lack some tensors, as averages of parameters do.
     """
-    ours, theirs = _bare(chosen.tensors), _bare(other.tensors)
-    pairs = [(ours.get(name), two) for name, two in theirs.items()]
+    by_name = _bare(chosen.tensors)
+    pairs = [(by_name.get(name), two) for name, two in _bare(other.tensors).items()]
     found = [
         (one, two)
         for one, two in pairs
@@ -401,10 +401,10 @@ def _inner(value: Any) -> Iterator[Any]:
 
 def _gives_only(sets: list[WeightSet], chosen: WeightSet) -> bool:
     """Return whether all sets hold only the chosen tensors, with the same names where shared."""
-    wanted = {name: _view(tensor) for name, tensor in _bare(chosen.tensors).items()}
-    views = {*wanted.values()}
+    expected = {name: _view(tensor) for name, tensor in _bare(chosen.tensors).items()}
+    views = {*expected.values()}
     return all(
-        _view(tensor) == wanted[name] if name in wanted else _view(tensor) in views
+        _view(tensor) == expected[name] if name in expected else _view(tensor) in views
         for found in sets
         if not found.name.endswith(EXTRA_STATE)
         for name, tensor in _bare(found.tensors).items()

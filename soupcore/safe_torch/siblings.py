@@ -37,10 +37,10 @@ from soupcore.safe_torch.values import entries_of
 _STATISTICS = ("running_mean", "running_var")  # of BatchNorm
 _TOP = "(top level)"  # name of the tensors that are direct entries beside other sets
 _NUMBERING = re.compile(r"\d+|(?<![a-z])[a-z]$")
-MOST_PARTS = 12  # parts listed beside the set that joins them; more are layers of a tree
-MOST_SIBLINGS = 1_000  # sets that are compared; more are parts of a tree
-MOST_COMPARED = 16  # groups of copies that a set is compared with, unless all of its names agree
-MOST_LEFT_OUT = 20  # omitted places that a set lists
+_MOST_PARTS = 12  # parts listed beside the set that joins them; more are layers of a tree
+_MOST_SIBLINGS = 1_000  # sets that are compared; more are parts of a tree
+_MOST_COMPARED = 16  # groups of copies that a set is compared with, unless all of its names agree
+_MOST_LEFT_OUT = 20  # omitted places that a set lists
 
 
 @dataclass(eq=False)
@@ -81,7 +81,7 @@ class WeightSet:
         return sum(storages.values())
 
     @property
-    def said_nbytes(self) -> int:
+    def described_nbytes(self) -> int:
         """Sum of the sizes of its tensors in bytes; shared storages count several times."""
         return sum(tensor.nbytes for tensor in self.tensors.values() if isinstance(tensor, Tensor))
 
@@ -165,14 +165,14 @@ class Siblings:
                 member.main.title = member.main.name
         members = sorted(members, key=_order)
         self._groups = _grouped(members)
-        _heed_swaps(self._groups, node.entries)
+        _undo_swaps(self._groups, node.entries)
         self._group_of = {member: group for group in self._groups for member in group.members}
         beside_known = any(member.is_known for member in members)
         words = {word for member in members for word in words_of(member.key)}
         adversaries = [group for group in self._groups if _is_other(group, words)]
         apart = {*adversaries}
         parts = [group for group in self._groups if group not in apart]
-        is_compared = beside_known and len(members) <= MOST_SIBLINGS
+        is_compared = beside_known and len(members) <= _MOST_SIBLINGS
         clear = [group for group in parts if not is_compared or _is_clear_part(group)]
         self._parts = clear or parts or adversaries
         taken = {*self._parts}
@@ -194,7 +194,7 @@ class Siblings:
         joined = bool(sets and sets[0])
         groups = [*self._parts, *self._others]
         # If there are more parts, they are layers of a nested tree, which are not listed alone.
-        hidden = {group.plainest for group in groups} if len(groups) > MOST_PARTS else set()
+        hidden = {group.plainest for group in groups} if len(groups) > _MOST_PARTS else set()
         for group in groups:
             for member in group.members:
                 if joined and member in hidden and not member.others:
@@ -229,7 +229,7 @@ class Siblings:
         places: list[str] = []
         reached = {self._group_of[member] for member in taken}
         for group in self._groups:
-            if len(places) >= MOST_LEFT_OUT:
+            if len(places) >= _MOST_LEFT_OUT:
                 break
             if not group.is_clear and len(taken) > 1:
                 places += [m.main.name for m in group.members if m not in taken]
@@ -237,11 +237,11 @@ class Siblings:
                 places.append(group.plainest.main.name)
             elif not group.is_clear:
                 places += _others(group, *taken)
-        return places[:MOST_LEFT_OUT]
+        return places[:_MOST_LEFT_OUT]
 
 
 def _others(group: _Group, member: Member) -> tuple[str, ...]:
-    first = group.members[: MOST_LEFT_OUT + 1]
+    first = group.members[: _MOST_LEFT_OUT + 1]
     return tuple(other.main.name for other in first if other is not member)
 
 
@@ -259,7 +259,7 @@ def _order(member: Member) -> tuple[bool, int, bool, int]:
 
 def _grouped(members: list[Member]) -> list[_Group]:
     """Return the members in groups of copies."""
-    if len(members) > MOST_SIBLINGS:
+    if len(members) > _MOST_SIBLINGS:
         return [_Group([member]) for member in members]
     groups: list[_Group] = []
     exact: dict[frozenset[Any], _Group] = {}
@@ -268,7 +268,7 @@ def _grouped(members: list[Member]) -> list[_Group]:
         is_only = sizes[len(member.main.tensors)] == 1  # then no other set has its layout
         layout = frozenset([member]) if is_only else frozenset(member.main.layout.items())
         group = exact.get(layout) or next(
-            (g for g in groups[:MOST_COMPARED] if _may_lack(g, member)), None
+            (g for g in groups[:_MOST_COMPARED] if _may_lack(g, member)), None
         )
         if group is None or not (is_copy := _are_copies(group.members[0], member)):
             groups.append(_Group([member]))
@@ -312,7 +312,7 @@ def _is_other(group: _Group, siblings: set[str]) -> bool:
     return is_adversary or is_teacher
 
 
-def _heed_swaps(groups: list[_Group], entries: dict[Any, Any]) -> None:
+def _undo_swaps(groups: list[_Group], entries: dict[Any, Any]) -> None:
     # Two tools save the average under the key of the raw weights: Lightning's WeightAveraging, and
     # mmengine's EMAHook, which saves the raw weights under the key of the average.
     for group in groups:
@@ -333,7 +333,7 @@ def _is_of_mmengine(entries: dict[Any, Any]) -> bool:
 
 def joined_name(node: Node, members: list[Member], is_whole: bool) -> str:
     """Return the name of a joined set: the place of its members, or their names."""
-    if is_whole and (node.place or len(members) > MOST_PARTS):
+    if is_whole and (node.place or len(members) > _MOST_PARTS):
         return node.place
     return "+".join(member.main.name for member in members)
 
@@ -369,22 +369,22 @@ def named_like(
         if place not in seen and name.rpartition(".")[2] not in _STATISTICS:
             seen.add(place)
             parameters.append(name)
-    wanted = [_shape(named[name]) for name in parameters]
-    first = _matches(shapes, wanted)
-    last = _matches(shapes[::-1], wanted[::-1])
-    if first is None or last is None or first != [len(wanted) - 1 - at for at in reversed(last)]:
+    expected = [_shape(named[name]) for name in parameters]
+    first = _matches(shapes, expected)
+    last = _matches(shapes[::-1], expected[::-1])
+    if first is None or last is None or first != [len(expected) - 1 - at for at in reversed(last)]:
         return {}
     return {parameters[at]: tensor for at, tensor in zip(first, unnamed, strict=True)}
 
 
-def _matches(shapes: Sequence[object], wanted: Sequence[object]) -> list[int] | None:
-    """Return the first indices in `wanted` at which `shapes` occur in order, or None."""
+def _matches(shapes: Sequence[object], expected: Sequence[object]) -> list[int] | None:
+    """Return the first indices in `expected` at which `shapes` occur in order, or None."""
     places = []
     at = 0
     for shape in shapes:
-        while at < len(wanted) and wanted[at] != shape:
+        while at < len(expected) and expected[at] != shape:
             at += 1
-        if at == len(wanted):
+        if at == len(expected):
             return None
         places.append(at)
         at += 1

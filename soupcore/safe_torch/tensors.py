@@ -352,5 +352,5 @@ _PLAIN_VALUES: dict[str, Call] = {
 }
 CALLS = _TENSORS | _OTHER_TENSORS | _PLAIN_VALUES | {"builtins.getattr": _attribute}
 
+#: Calls whose arguments are checked, so that they cannot have side effects in torch.
 HARMLESS_CALLS = frozenset(_TENSORS | _PLAIN_VALUES)
-"""Calls whose arguments are checked, so that they cannot have side effects in torch."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from soupcore.safe_torch.refusal import Refusal
 
-MOST_IN_A_KEY = 16
+_MOST_IN_A_KEY = 16
 MOST_TUPLE_KEYS = 1_000
 _LARGEST_INT_KEY = 1 << 60
 _PLAIN = (str, int, float, bool, bytes, type(None))
@@ -101,10 +101,10 @@ class Keys:
                 raise Refusal(
                     f"Its pickle has {what} that is a tuple, more than {MOST_TUPLE_KEYS:,} times."
                 )
-            if len(key) > MOST_IN_A_KEY or any(type(part) not in _PLAIN for part in key):
+            if len(key) > _MOST_IN_A_KEY or any(type(part) not in _PLAIN for part in key):
                 raise Refusal(
                     f"Its pickle has {what} that is a {kind.__name__} with more than "
-                    f"{MOST_IN_A_KEY} or other than plain values."
+                    f"{_MOST_IN_A_KEY} or other than plain values."
                 )
         elif kind not in _PLAIN:
             raise Refusal(f"Its pickle has {what} that is a {kind.__name__}.")

@@ -1,7 +1,7 @@
 """Writing of pickles from inert values: the inverse of `machine`.
 
-A pickle has protocol 2 and only opcodes that `torch.save` writes. It creates the same objects, and
-shared ones once. Writing imports and calls nothing.
+A pickle has protocol 2 and only opcodes that `torch.save` writes. Unpickling it gives equal objects
+that share the same parts. Writing imports and calls nothing.
 """
 
 import struct
