@@ -185,61 +185,6 @@ def is_loopback(address: str) -> bool:
     return address == "localhost" or (_is_address(address) and ip_address(address).is_loopback)
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _cookies(headers: Headers, name: str) -> list[str]:
-    pairs = (pair.strip().partition("=") for line in headers.getlist("cookie")
-             for pair in line.split(";"))  # fmt: skip
-    return [value for key, _, value in pairs if key == name]
-
-
-def _equal(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
-
-
-def _with_own_origin(scope: Scope, headers: Headers) -> Scope:
-    """Return the request with its accepted origin replaced by the one that Streamlit expects."""
-    if "origin" not in headers:
-        return scope
-    scheme = urlsplit(headers["origin"]).scheme
-    own = [(key, value) for key, value in scope["headers"] if key != b"origin"]
-    return {**scope, "headers": [*own, (b"origin", f"{scheme}://{headers['host']}".encode())]}
-
-
-def _refuse(scope: Scope, status: int, reason: str) -> Response:
-    _log_refusal(scope, reason)
-    return PlainTextResponse(reason, status)
-
-
-def _log_refusal(scope: Scope, reason: str) -> None:
-    log("refused", reason, address_of(scope), logging.WARNING)
-
-
-def _policy(html: str) -> str:
-    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    hashes = (b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    rules = {
-        "default-src": "'self'",
-        "script-src": " ".join(["'self'", *(f"'sha256-{found}'" for found in hashes)]),
-        "style-src": "'self' 'unsafe-inline'",  # Streamlit and Plotly write styles into the page
-        "img-src": "'self' data: blob:",  # figures saved as PNG or SVG
-        "font-src": "'self' data:",
-        "worker-src": "'self' blob:",
-        "object-src": "'none'",
-        "frame-src": "'none'",
-        "base-uri": "'none'",
-        "form-action": "'self'",
-        "frame-ancestors": "'none'",
-    }
-    return "; ".join(f"{directive} {sources}" for directive, sources in rules.items())
-
-
 class PrivateFile(RotatingFileHandler):
     """A log file of bounded size that only the server's user can read."""
 
@@ -310,3 +255,58 @@ class LogDownloads:
             await send(message)
 
         await self._app(scope, receive, watch if scope["type"] == "http" else send)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _cookies(headers: Headers, name: str) -> list[str]:
+    pairs = (pair.strip().partition("=") for line in headers.getlist("cookie")
+             for pair in line.split(";"))  # fmt: skip
+    return [value for key, _, value in pairs if key == name]
+
+
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
+
+
+def _with_own_origin(scope: Scope, headers: Headers) -> Scope:
+    """Return the request with its accepted origin replaced by the one that Streamlit expects."""
+    if "origin" not in headers:
+        return scope
+    scheme = urlsplit(headers["origin"]).scheme
+    own = [(key, value) for key, value in scope["headers"] if key != b"origin"]
+    return {**scope, "headers": [*own, (b"origin", f"{scheme}://{headers['host']}".encode())]}
+
+
+def _refuse(scope: Scope, status: int, reason: str) -> Response:
+    _log_refusal(scope, reason)
+    return PlainTextResponse(reason, status)
+
+
+def _log_refusal(scope: Scope, reason: str) -> None:
+    log("refused", reason, address_of(scope), logging.WARNING)
+
+
+def _policy(html: str) -> str:
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    hashes = (b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    rules = {
+        "default-src": "'self'",
+        "script-src": " ".join(["'self'", *(f"'sha256-{found}'" for found in hashes)]),
+        "style-src": "'self' 'unsafe-inline'",  # Streamlit and Plotly write styles into the page
+        "img-src": "'self' data: blob:",  # figures saved as PNG or SVG
+        "font-src": "'self' data:",
+        "worker-src": "'self' blob:",
+        "object-src": "'none'",
+        "frame-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+    }
+    return "; ".join(f"{directive} {sources}" for directive, sources in rules.items())

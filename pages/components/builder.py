@@ -130,43 +130,6 @@ def choose_candidates(view: View, soups: Mapping[str, StoredSoup]) -> list[str]:
     return [*names, *soups]
 
 
-def _main_basin(view: View) -> list[str]:
-    """Return the ingredients of the largest basin, as far as pairs are evaluated.
-
-    Returns:
-        The names; empty if no pair is evaluated, or no two ingredients are connected.
-    """
-    if not view.has_task:
-        return []
-    known = view.overview
-    if not len(known.pairs):
-        return []
-    names = known.basins[0].names
-    return list(names) if len(names) > 1 else []
-
-
-def _warn_of_outsiders(names: Sequence[str], basin: Sequence[str]) -> None:
-    """Warn of candidates outside the main basin, and offer to leave them out."""
-    outside = [name for name in names if name not in basin]
-    if not basin or not outside or len(outside) == len(names):
-        return
-    shown = listed(outside[:_NAMED])
-    more = len(outside) - _NAMED
-    are = "is" if len(outside) == 1 else "are"
-    with st.container(horizontal=True, vertical_alignment="center", key="outsiders"):
-        st.markdown(
-            f":material/warning: {shown}{f' and {more} more' if more > 0 else ''} {are} outside "
-            "the main basin, so averaging them can lower the score."
-        )
-
-        def leave_out() -> None:
-            st.session_state["candidates"] = CUSTOM
-            st.session_state["candidate"] = [name for name in names if name in basin]
-            st.session_state.pop(f"candidate-{st.session_state['sweep']}", None)
-
-        st.button(f"Leave out {len(outside)}", on_click=leave_out)
-
-
 def choose_soups(view: View) -> dict[str, StoredSoup]:
     """Let the user choose soups as additional candidates; return them by their names as such."""
     stored = {soup.soup.id: soup for soup in scores.soups(view)}
@@ -249,95 +212,9 @@ def why_not(view: View, recipe: Recipe, count: int) -> str | None:
     return None
 
 
-def _widgets(
-    recipe: Recipe,
-    parameters: Sequence[Parameter],
-    start: Mapping[str, Any],
-    chosen: dict[str, Any],
-) -> None:
-    """Show the widgets of parameters, with their values at first, and write these to `chosen`."""
-    columns = st.columns(_COLUMNS) if parameters else []
-    place = 0
-    for parameter in parameters:
-        if parameter.only_if is not None:
-            name, needed = parameter.only_if
-            if chosen[name] != needed:
-                continue
-        with columns[place % _COLUMNS]:
-            value = start.get(parameter.name, parameter.default)
-            chosen[parameter.name] = _widget(parameter, key_of(recipe, parameter), value)
-        place += 1
-
-
 def key_of(recipe: Recipe, parameter: Parameter) -> str:
     """Return the session's key of a parameter's widget."""
     return f"{recipe.name}-{parameter.name}"
-
-
-def _widget(parameter: Parameter, key: str, value: Any) -> Any:
-    if isinstance(parameter, Choice):
-        return st.segmented_control(
-            parameter.label,
-            list(parameter.choices),
-            default=value,
-            format_func=lambda choice: _CHOICES.get(choice, choice),
-            required=True,
-            help=parameter.help,
-            key=key,
-        )
-    if isinstance(parameter, Number):
-        kind = int if parameter.is_whole else float
-        # Not an argument: Streamlit warns of a default if a click on a curve has set the value.
-        st.session_state.setdefault(key, kind(value))
-        return st.number_input(
-            parameter.label,
-            kind(parameter.minimum),
-            kind(parameter.maximum),
-            step=kind(parameter.step),
-            help=parameter.help,
-            key=key,
-        )
-    if isinstance(parameter, Switch):
-        return st.toggle(parameter.label, value, help=parameter.help, key=key)
-    return st.text_input(parameter.label, value, help=parameter.help, key=key)
-
-
-def _from_session(recipe: Recipe) -> dict[str, Any]:
-    """Return the parameters of a recipe that the session holds; invalid ones are left out."""
-    found = {}
-    for text in st.session_state["parameter"]:
-        name, _, value = text.partition("=")
-        prefix, _, name = name.rpartition(".")
-        known = {each.name: each for each in recipe.parameters}
-        if prefix != recipe.name or name not in known:
-            continue
-        try:
-            found[name] = _parsed(known[name], value)
-            known[name].check(found[name])
-        except (ValueError, RecipeError):
-            found.pop(name, None)
-    return found
-
-
-def _parsed(parameter: Parameter, text: str) -> Any:
-    if isinstance(parameter, Number):
-        return int(text) if parameter.is_whole else float(text)
-    return text == "true" if isinstance(parameter, Switch) else text
-
-
-def _as_texts(recipe: Recipe, chosen: Mapping[str, Any]) -> list[str]:
-    """Return the parameters that are not the default, as the session and the URL hold them."""
-    defaults = recipe.check({})
-    return [
-        f"{recipe.name}.{name}={str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in chosen.items()
-        if value != defaults[name]
-    ]
-
-
-def _remember(recipe: Recipe, chosen: Mapping[str, Any]) -> None:
-    others = [t for t in st.session_state["parameter"] if not t.startswith(f"{recipe.name}.")]
-    st.session_state["parameter"] = [*others, *_as_texts(recipe, chosen)]
 
 
 def fill(
@@ -434,6 +311,129 @@ def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | N
             "part*."
         )
     return view
+
+
+def _main_basin(view: View) -> list[str]:
+    """Return the ingredients of the largest basin, as far as pairs are evaluated.
+
+    Returns:
+        The names; empty if no pair is evaluated, or no two ingredients are connected.
+    """
+    if not view.has_task:
+        return []
+    known = view.overview
+    if not len(known.pairs):
+        return []
+    names = known.basins[0].names
+    return list(names) if len(names) > 1 else []
+
+
+def _warn_of_outsiders(names: Sequence[str], basin: Sequence[str]) -> None:
+    """Warn of candidates outside the main basin, and offer to leave them out."""
+    outside = [name for name in names if name not in basin]
+    if not basin or not outside or len(outside) == len(names):
+        return
+    shown = listed(outside[:_NAMED])
+    more = len(outside) - _NAMED
+    are = "is" if len(outside) == 1 else "are"
+    with st.container(horizontal=True, vertical_alignment="center", key="outsiders"):
+        st.markdown(
+            f":material/warning: {shown}{f' and {more} more' if more > 0 else ''} {are} outside "
+            "the main basin, so averaging them can lower the score."
+        )
+
+        def leave_out() -> None:
+            st.session_state["candidates"] = CUSTOM
+            st.session_state["candidate"] = [name for name in names if name in basin]
+            st.session_state.pop(f"candidate-{st.session_state['sweep']}", None)
+
+        st.button(f"Leave out {len(outside)}", on_click=leave_out)
+
+
+def _widgets(
+    recipe: Recipe,
+    parameters: Sequence[Parameter],
+    start: Mapping[str, Any],
+    chosen: dict[str, Any],
+) -> None:
+    """Show the widgets of parameters, with their values at first, and write these to `chosen`."""
+    columns = st.columns(_COLUMNS) if parameters else []
+    place = 0
+    for parameter in parameters:
+        if parameter.only_if is not None:
+            name, needed = parameter.only_if
+            if chosen[name] != needed:
+                continue
+        with columns[place % _COLUMNS]:
+            value = start.get(parameter.name, parameter.default)
+            chosen[parameter.name] = _widget(parameter, key_of(recipe, parameter), value)
+        place += 1
+
+
+def _widget(parameter: Parameter, key: str, value: Any) -> Any:
+    if isinstance(parameter, Choice):
+        return st.segmented_control(
+            parameter.label,
+            list(parameter.choices),
+            default=value,
+            format_func=lambda choice: _CHOICES.get(choice, choice),
+            required=True,
+            help=parameter.help,
+            key=key,
+        )
+    if isinstance(parameter, Number):
+        kind = int if parameter.is_whole else float
+        # Not an argument: Streamlit warns of a default if a click on a curve has set the value.
+        st.session_state.setdefault(key, kind(value))
+        return st.number_input(
+            parameter.label,
+            kind(parameter.minimum),
+            kind(parameter.maximum),
+            step=kind(parameter.step),
+            help=parameter.help,
+            key=key,
+        )
+    if isinstance(parameter, Switch):
+        return st.toggle(parameter.label, value, help=parameter.help, key=key)
+    return st.text_input(parameter.label, value, help=parameter.help, key=key)
+
+
+def _from_session(recipe: Recipe) -> dict[str, Any]:
+    """Return the parameters of a recipe that the session holds; invalid ones are left out."""
+    found = {}
+    for text in st.session_state["parameter"]:
+        name, _, value = text.partition("=")
+        prefix, _, name = name.rpartition(".")
+        known = {each.name: each for each in recipe.parameters}
+        if prefix != recipe.name or name not in known:
+            continue
+        try:
+            found[name] = _parsed(known[name], value)
+            known[name].check(found[name])
+        except (ValueError, RecipeError):
+            found.pop(name, None)
+    return found
+
+
+def _parsed(parameter: Parameter, text: str) -> Any:
+    if isinstance(parameter, Number):
+        return int(text) if parameter.is_whole else float(text)
+    return text == "true" if isinstance(parameter, Switch) else text
+
+
+def _as_texts(recipe: Recipe, chosen: Mapping[str, Any]) -> list[str]:
+    """Return the parameters that are not the default, as the session and the URL hold them."""
+    defaults = recipe.check({})
+    return [
+        f"{recipe.name}.{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in chosen.items()
+        if value != defaults[name]
+    ]
+
+
+def _remember(recipe: Recipe, chosen: Mapping[str, Any]) -> None:
+    others = [t for t in st.session_state["parameter"] if not t.startswith(f"{recipe.name}.")]
+    st.session_state["parameter"] = [*others, *_as_texts(recipe, chosen)]
 
 
 def _pattern(current: str) -> str:

@@ -57,6 +57,92 @@ def show_curve(view: View, recipe: Recipe, names: list[str], given: Mapping[str,
         _curve(view, recipe, number, names, given)
 
 
+def start(view: View, call: Call) -> None:
+    """Add the job that builds soups, and show its progress."""
+    st.session_state["building"] = jobs.start(view, call, _title(call))
+    st.rerun()
+
+
+def several(names: Sequence[str], parameters: Mapping[str, Mapping[str, Any]]) -> SeveralSoups:
+    """Return the call for the soups of several recipes.
+
+    Args:
+        names: The candidates.
+        parameters: `{recipe: parameters}`.
+    """
+    recipes = [{"recipe": name, "parameters": dict(given)} for name, given in parameters.items()]
+    return SeveralSoups(tuple(recipes), tuple(names))
+
+
+def show_result(view: View, recipe: Recipe, job_id: int) -> None:
+    """Show the progress of a job that builds a soup by this recipe, and then its result.
+
+    A job that builds several soups is shown with every recipe.
+    """
+    job = jobs.get(job_id)
+    if job is None:
+        return
+    if job.kind == SeveralSoups.kind:
+        _show_several(view, job)
+        return
+    if job.request.get("recipe") != recipe.name:
+        return
+    # A separate container, since the fragment's last run may come after the result was drawn.
+    with st.container():
+        if job.is_unfinished:
+            _watch(job_id, recipe, _labels(view, job))
+            return
+    if job.error:
+        st.error(plain(job.error), icon=":material/error:")
+    built = job.result or job.partial or {}
+    ids = (built.get("soup"), built.get("other"))  # the soup with the chosen statistics is shown
+    stored = next((soup for soup in scores.soups(view) if soup.soup.id in ids), None)
+    if stored is None:
+        if job.state == State.CANCELLED:
+            st.info("Cancelled before any soup was found.", icon=":material/stop_circle:")
+        return
+    if job.result is None:
+        _show_cancelled(view, stored)
+    _card(view, stored, job.title if job.result is not None else "")
+    scores.show_shortfall(view, [stored])
+    _decisions(view, stored, job)
+    comparison.show_statistics(view, stored, key="build")
+
+
+def show_decisions(view: View, call: RecipeSoup, soup: Soup) -> None:
+    """Draw the decisions or the passes of a recipe that built a soup.
+
+    Args:
+        view: The view with the candidates, the metric and the tensors that the recipe used.
+        call: The call of the recipe.
+        soup: The soup.
+    """
+    if soup.trace:
+        figure = figures.greedy_trace(
+            soup.trace, score_name=view.task.score_name, score_unit=view.task.score_unit
+        )
+        code = snippets.trace(view, call)
+        display.show_figure(
+            figure,
+            "greedy-trace",
+            trace_table(soup.trace),
+            code,
+            about=exports.sizes(view.task, view.task.select),
+        )
+        _show_savings(view, soup.trace)
+    if soup.passes:
+        columns = ["number", "loss", "held_back_loss", "best"]
+        table = pd.DataFrame(soup.passes)[columns]
+        code = snippets.trace(view, call, len(soup.passes))
+        display.show_figure(
+            figures.learning_curve(soup.passes),
+            "learning-curve",
+            table,
+            code,
+            about=exports.sizes(view.task, view.task.select),
+        )
+
+
 def _curve(
     view: View, recipe: Recipe, number: Number, names: list[str], given: Mapping[str, Any]
 ) -> None:
@@ -141,23 +227,6 @@ def _curve(
             start(view, with_best)
 
 
-def start(view: View, call: Call) -> None:
-    """Add the job that builds soups, and show its progress."""
-    st.session_state["building"] = jobs.start(view, call, _title(call))
-    st.rerun()
-
-
-def several(names: Sequence[str], parameters: Mapping[str, Mapping[str, Any]]) -> SeveralSoups:
-    """Return the call for the soups of several recipes.
-
-    Args:
-        names: The candidates.
-        parameters: `{recipe: parameters}`.
-    """
-    recipes = [{"recipe": name, "parameters": dict(given)} for name, given in parameters.items()]
-    return SeveralSoups(tuple(recipes), tuple(names))
-
-
 def _title(call: Call) -> str:
     if isinstance(call, RecipeSoup):
         return f"{RECIPES[call.recipe].title} soup from {len(call.names)} candidates"
@@ -165,41 +234,6 @@ def _title(call: Call) -> str:
         titles = ", ".join(RECIPES[each.recipe].title for each in call.calls)
         return f"{len(call.recipes)} soups from {len(call.names)} candidates ({titles})"
     raise TypeError(f"{call} builds no soup.")
-
-
-def show_result(view: View, recipe: Recipe, job_id: int) -> None:
-    """Show the progress of a job that builds a soup by this recipe, and then its result.
-
-    A job that builds several soups is shown with every recipe.
-    """
-    job = jobs.get(job_id)
-    if job is None:
-        return
-    if job.kind == SeveralSoups.kind:
-        _show_several(view, job)
-        return
-    if job.request.get("recipe") != recipe.name:
-        return
-    # A separate container, since the fragment's last run may come after the result was drawn.
-    with st.container():
-        if job.is_unfinished:
-            _watch(job_id, recipe, _labels(view, job))
-            return
-    if job.error:
-        st.error(plain(job.error), icon=":material/error:")
-    built = job.result or job.partial or {}
-    ids = (built.get("soup"), built.get("other"))  # the soup with the chosen statistics is shown
-    stored = next((soup for soup in scores.soups(view) if soup.soup.id in ids), None)
-    if stored is None:
-        if job.state == State.CANCELLED:
-            st.info("Cancelled before any soup was found.", icon=":material/stop_circle:")
-        return
-    if job.result is None:
-        _show_cancelled(view, stored)
-    _card(view, stored, job.title if job.result is not None else "")
-    scores.show_shortfall(view, [stored])
-    _decisions(view, stored, job)
-    comparison.show_statistics(view, stored, key="build")
 
 
 def _show_several(view: View, job: Job) -> None:
@@ -311,40 +345,6 @@ def _show_progress(job: Job, recipe: Recipe, labels: Labels) -> None:
         score_unit=labels.score_unit,
     )
     st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})
-
-
-def show_decisions(view: View, call: RecipeSoup, soup: Soup) -> None:
-    """Draw the decisions or the passes of a recipe that built a soup.
-
-    Args:
-        view: The view with the candidates, the metric and the tensors that the recipe used.
-        call: The call of the recipe.
-        soup: The soup.
-    """
-    if soup.trace:
-        figure = figures.greedy_trace(
-            soup.trace, score_name=view.task.score_name, score_unit=view.task.score_unit
-        )
-        code = snippets.trace(view, call)
-        display.show_figure(
-            figure,
-            "greedy-trace",
-            trace_table(soup.trace),
-            code,
-            about=exports.sizes(view.task, view.task.select),
-        )
-        _show_savings(view, soup.trace)
-    if soup.passes:
-        columns = ["number", "loss", "held_back_loss", "best"]
-        table = pd.DataFrame(soup.passes)[columns]
-        code = snippets.trace(view, call, len(soup.passes))
-        display.show_figure(
-            figures.learning_curve(soup.passes),
-            "learning-curve",
-            table,
-            code,
-            about=exports.sizes(view.task, view.task.select),
-        )
 
 
 def _show_savings(view: View, trace: Sequence[Step]) -> None:

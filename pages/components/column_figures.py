@@ -80,58 +80,6 @@ def show_scatter(view: View, table: RunTable, rows: Sequence[int], on_pick: disp
         _importance(view, table, rows, hyperparameters, y)
 
 
-def _choose(label: str, name: str, titles: Sequence[str], default: str) -> str:
-    """Let the user choose a column; the URL holds it under the name if it is not the default."""
-    session = st.session_state
-    current = session.get(name) if session.get(name) in titles else default
-    chosen: str = st.selectbox(
-        label,
-        titles,
-        index=titles.index(current),
-        format_func=lambda title: title or "as in the other figures",
-        width=240,
-        key=f"columns-{name}-{current}",
-    )
-    session[name] = chosen if chosen != default else ""
-    return chosen
-
-
-def _importance(
-    view: View, table: RunTable, rows: Sequence[int], hyperparameters: Sequence[str], y: str
-) -> None:
-    """Show how much of a column each hyperparameter explains by itself."""
-    kinds = table.values(KIND)
-    runs = [row for row in rows if kinds[row] == "ingredient"]
-    columns = {
-        title: [values[row] for row in runs]
-        for title in hyperparameters
-        for values in [table.values(title)]
-    }
-    of_rows = table.values(y)
-    scores = [of_rows[row] for row in runs]
-    found = marginal_importance(columns, scores)
-    if not found:
-        return
-    st.markdown("**Marginal importance of hyperparameters**")
-    numbers = pd.DataFrame.from_dict(
-        {name: asdict(each) for name, each in found.items()}, orient="index"
-    ).rename_axis("hyperparameter")
-    code = snippets.importance(view, columns, scores, y)
-    display.show_figure(
-        figures.importance_bars(found, score_name=y),
-        "importance",
-        numbers,
-        code,
-        title=f"Marginal importance for {y}",
-        about=exports.measured_on(view),
-    )
-    st.caption(
-        f"Share of the variance of the ranks of {plain(y)} that each hyperparameter explains by "
-        "itself, adjusted for the number of runs, with Spearman's ρ for numbers. "
-        "Marginal: it misses interactions and an optimum in the middle of a range."
-    )
-
-
 def show_parallel(
     view: View,
     table: RunTable,
@@ -201,6 +149,58 @@ def show_parallel(
             "Click a point to select its ingredient. The base (■) and soups (★) only have a score. "
             f"{remark}"
         )
+
+
+def _choose(label: str, name: str, titles: Sequence[str], default: str) -> str:
+    """Let the user choose a column; the URL holds it under the name if it is not the default."""
+    session = st.session_state
+    current = session.get(name) if session.get(name) in titles else default
+    chosen: str = st.selectbox(
+        label,
+        titles,
+        index=titles.index(current),
+        format_func=lambda title: title or "as in the other figures",
+        width=240,
+        key=f"columns-{name}-{current}",
+    )
+    session[name] = chosen if chosen != default else ""
+    return chosen
+
+
+def _importance(
+    view: View, table: RunTable, rows: Sequence[int], hyperparameters: Sequence[str], y: str
+) -> None:
+    """Show how much of a column each hyperparameter explains by itself."""
+    kinds = table.values(KIND)
+    runs = [row for row in rows if kinds[row] == "ingredient"]
+    columns = {
+        title: [values[row] for row in runs]
+        for title in hyperparameters
+        for values in [table.values(title)]
+    }
+    of_rows = table.values(y)
+    scores = [of_rows[row] for row in runs]
+    found = marginal_importance(columns, scores)
+    if not found:
+        return
+    st.markdown("**Marginal importance of hyperparameters**")
+    numbers = pd.DataFrame.from_dict(
+        {name: asdict(each) for name, each in found.items()}, orient="index"
+    ).rename_axis("hyperparameter")
+    code = snippets.importance(view, columns, scores, y)
+    display.show_figure(
+        figures.importance_bars(found, score_name=y),
+        "importance",
+        numbers,
+        code,
+        title=f"Marginal importance for {y}",
+        about=exports.measured_on(view),
+    )
+    st.caption(
+        f"Share of the variance of the ranks of {plain(y)} that each hyperparameter explains by "
+        "itself, adjusted for the number of runs, with Spearman's ρ for numbers. "
+        "Marginal: it misses interactions and an optimum in the middle of a range."
+    )
 
 
 def _titles(

@@ -110,16 +110,6 @@ def show_differences(
         )
 
 
-def _gain(
-    view: View, one: Evaluation | None, other: Evaluation | None
-) -> tuple[float | None, tuple[float, float] | None]:
-    """Return the paired difference of two evaluations and its interval; None where unknown."""
-    if one is None or other is None:
-        return None, None
-    found = compare(view.task, one, other)
-    return found.difference, found.interval
-
-
 def sentences(view: View, stored: StoredSoup) -> list[str]:
     """Return how a soup compares with the best run: a sentence, and one with the numbers."""
     if not view.has_task:
@@ -181,6 +171,16 @@ def show_statistics(view: View, stored: StoredSoup, *, key: str) -> None:
             key=f"statistics-{key}-{stored.soup.id}", primary=False,
             help="Adds a copy of the soup with the other statistics and evaluates it.",
         )  # fmt: skip
+
+
+def _gain(
+    view: View, one: Evaluation | None, other: Evaluation | None
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the paired difference of two evaluations and its interval; None where unknown."""
+    if one is None or other is None:
+        return None, None
+    found = compare(view.task, one, other)
+    return found.difference, found.interval
 
 
 def _propose(view: View, rows: Mapping[str, Mapping[str, Evaluation | None]], *, key: str) -> None:

@@ -103,36 +103,6 @@ def show_figure(
     exports.show(figure, key, table, code, title, about)
 
 
-def _clickable_figure(
-    figure: go.Figure,
-    key: str,
-    on_pick: Pick,
-    on_box: Callable[[dict[str, Any]], None] | None,
-    *,
-    boxes: bool,
-    config: dict[str, Any],
-) -> None:
-    """Draw a figure and call `on_pick` with the `customdata` of the points that the user clicks.
-
-    A figure that does not change on a click keeps its zoom. But then a point can only be clicked
-    again after another point, or after `renew_clicks`.
-    """
-    # Streamlit replaces a figure with other content, and forgets its clicks.
-    renewed = {"renewed": st.session_state.get(f"{key}-renewed", 0)}
-    figure.update_layout(meta={**(figure.layout.meta or {}), **renewed}, clickmode="event+select")
-    st.plotly_chart(
-        figure,
-        key=key,
-        on_select=lambda: _take(key, on_pick, on_box),
-        selection_mode=("points", "box", "lasso")
-        if boxes
-        else ("points", "box")
-        if on_box
-        else "points",
-        config=config,
-    )
-
-
 def tabs(key: str, titles: Mapping[str, str]) -> Iterator[str]:
     """Show tabs and yield the name of the open one, inside it. The others are not drawn.
 
@@ -248,6 +218,36 @@ def tick_rows(table: str, rows: Sequence[str], ticked: Collection[str]) -> str:
 def renew_clicks(key: str) -> None:
     """Replace the figure when it is drawn next, so that every point can be clicked again."""
     st.session_state[f"{key}-renewed"] = st.session_state.get(f"{key}-renewed", 0) + 1
+
+
+def _clickable_figure(
+    figure: go.Figure,
+    key: str,
+    on_pick: Pick,
+    on_box: Callable[[dict[str, Any]], None] | None,
+    *,
+    boxes: bool,
+    config: dict[str, Any],
+) -> None:
+    """Draw a figure and call `on_pick` with the `customdata` of the points that the user clicks.
+
+    A figure that does not change on a click keeps its zoom. But then a point can only be clicked
+    again after another point, or after `renew_clicks`.
+    """
+    # Streamlit replaces a figure with other content, and forgets its clicks.
+    renewed = {"renewed": st.session_state.get(f"{key}-renewed", 0)}
+    figure.update_layout(meta={**(figure.layout.meta or {}), **renewed}, clickmode="event+select")
+    st.plotly_chart(
+        figure,
+        key=key,
+        on_select=lambda: _take(key, on_pick, on_box),
+        selection_mode=("points", "box", "lasso")
+        if boxes
+        else ("points", "box")
+        if on_box
+        else "points",
+        config=config,
+    )
 
 
 def _take(key: str, on_pick: Pick, on_box: Callable[[dict[str, Any]], None] | None) -> None:

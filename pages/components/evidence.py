@@ -61,6 +61,123 @@ def show(view: View, picked: StoredSoup) -> None:
     snippets.show(snippets.evidence(view, picked, best))
 
 
+def show_attribution(view: View, picked: StoredSoup) -> None:
+    """Show the contribution of each ingredient, or a button that computes it."""
+    st.subheader("Contribution of each ingredient")
+    if len(picked.soup.ingredients) < 2:
+        st.caption("Attribution needs at least two ingredients in the soup.")
+        return
+    split = next(iter(view.task.splits_with_role("report")), view.task.select)
+    call = Attribution(picked.soup.id, split)
+    found = call.shares(view)
+    if found is not None:
+        shares, without = found
+        figure = figures.attribution_bars(
+            shares,
+            without,
+            score_name=f"{view.task.score_name} on {split}",
+            score_unit=view.task.score_unit,
+        )
+        code = snippets.attribution(view, call)
+        display.show_figure(
+            figure,
+            "attribution",
+            attribution_table(shares, without),
+            code,
+            title=f"Contributions to {picked.label}",
+            about=exports.sizes(view.task, split),
+        )
+        return
+    count = points(len(picked.soup.ingredients))
+    st.caption(
+        f"Computes leave-one-out and Shapley values from up to {count:,} sub-soups on "
+        f"{plain(split)}. {_rebuilt(picked)} For reporting only; do not choose ingredients by it."
+    )
+    jobs.call_button(
+        view, "Compute contributions", call, f"Attribution of {picked.label}", key="attribution",
+        primary=False, price=seconds(view.overview, count * len(view.task.split(split))),
+    )  # fmt: skip
+
+
+def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
+    """Show confidence against accuracy of the soup, the ingredients and the ensemble."""
+    st.subheader("Calibration")
+    if view.task.why_no_kept_outputs is not None:
+        st.caption(f"No calibration. {plain(view.task.why_no_kept_outputs)}")
+        return
+    split = next(iter(view.task.splits_with_role("report")), view.task.select)
+    by_name = _calibrations(view, picked, known, split)
+    if by_name is None:
+        splits = jobs.splits_text([*dict.fromkeys((view.task.select, split))])
+        st.caption(
+            f"Not computed yet. Needs the soup and the ingredients evaluated on {plain(splits)}."
+        )
+        return
+    drawn = [name for name in (picked.label, best, _ENSEMBLE) if name in by_name]
+    without = [by_name[name]["why_none"] for name in drawn if "why_none" in by_name[name]]
+    if without:
+        st.caption(plain(without[0]))
+        return
+    with st.container(horizontal=True):
+        after = st.toggle(
+            f"Apply temperature scaling (fitted on {plain(view.task.select)})",
+            key="calibration-temperature",
+        )
+        in_table = st.toggle("Table for all ingredients", key="calibration-table")
+    own = figures.curve_colours(drawn, view.sweep.ingredients)
+    inks = {picked.label: SOUP, _ENSEMBLE: NEUTRAL, **own}
+    when = "after" if after else "before"
+    found = {name: Calibration.from_json(by_name[name][when]) for name in drawn}
+    figure = figures.reliability_diagram(found, inks)
+    code = snippets.reliability(view, picked, drawn, split, after=after)
+    display.show_figure(
+        figure,
+        "reliability",
+        calibration_table(found),
+        code,
+        title=f"Reliability {when} temperature scaling",
+        about=exports.sizes(view.task, split),
+    )
+    st.caption(
+        f"{plain(split)}, equal-mass bins. ECE = expected calibration error. "
+        + compared({name: each.ece for name, each in found.items()}, picked.label, best)
+    )
+    if after:
+        temperatures = ", ".join(
+            f"{plain(name)} {each.temperature:.2f}" for name, each in found.items()
+        )
+        st.caption(f"Fitted temperatures: {temperatures}.")
+    if in_table:
+        _calibration_table(by_name)
+
+
+def compared(errors: Mapping[str, float], soup: str, best: str) -> str:
+    """Return how a soup's calibration compares, as Markdown.
+
+    Args:
+        errors: Expected calibration errors, 0 to 1, by name.
+        soup: Name of the soup.
+        best: Name of the best ingredient.
+    """
+    if soup not in errors:
+        return ""
+    others = {f"of {plain(best)}": errors.get(best), "of the ensemble": errors.get(_ENSEMBLE)}
+    parts = []
+    for network, error in others.items():
+        if error is not None:
+            text, gap = SHARE.text(error), errors[soup] - error
+            if SHARE.number(errors[soup]) == SHARE.number(error):
+                parts.append(f"equal to that {network}")
+            else:
+                side = "above" if gap > 0 else "below"
+                parts.append(f"{SHARE.gap(abs(gap))} {side} that {network} ({text})")
+    return (
+        f"The soup's is {SHARE.text(errors[soup])}"
+        + "".join(f"{', ' if index == 0 else ' and '}{each}" for index, each in enumerate(parts))
+        + "."
+    )
+
+
 def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
     st.subheader(f"Soup vs. best single ingredient ({plain(best)})")
     names = view.sweep.names()
@@ -169,127 +286,10 @@ def _table(
     st.dataframe(table.style.format(formats, na_rep=UNKNOWN), hide_index=True, width=width)
 
 
-def show_attribution(view: View, picked: StoredSoup) -> None:
-    """Show the contribution of each ingredient, or a button that computes it."""
-    st.subheader("Contribution of each ingredient")
-    if len(picked.soup.ingredients) < 2:
-        st.caption("Attribution needs at least two ingredients in the soup.")
-        return
-    split = next(iter(view.task.splits_with_role("report")), view.task.select)
-    call = Attribution(picked.soup.id, split)
-    found = call.shares(view)
-    if found is not None:
-        shares, without = found
-        figure = figures.attribution_bars(
-            shares,
-            without,
-            score_name=f"{view.task.score_name} on {split}",
-            score_unit=view.task.score_unit,
-        )
-        code = snippets.attribution(view, call)
-        display.show_figure(
-            figure,
-            "attribution",
-            attribution_table(shares, without),
-            code,
-            title=f"Contributions to {picked.label}",
-            about=exports.sizes(view.task, split),
-        )
-        return
-    count = points(len(picked.soup.ingredients))
-    st.caption(
-        f"Computes leave-one-out and Shapley values from up to {count:,} sub-soups on "
-        f"{plain(split)}. {_rebuilt(picked)} For reporting only; do not choose ingredients by it."
-    )
-    jobs.call_button(
-        view, "Compute contributions", call, f"Attribution of {picked.label}", key="attribution",
-        primary=False, price=seconds(view.overview, count * len(view.task.split(split))),
-    )  # fmt: skip
-
-
 def _rebuilt(picked: StoredSoup) -> str:
     if not follows_recipe(picked.soup):
         return "Remaining ingredients keep their relative weights."
     return f"Each sub-soup is rebuilt with {RECIPES[picked.soup.recipe].title}."
-
-
-def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
-    """Show confidence against accuracy of the soup, the ingredients and the ensemble."""
-    st.subheader("Calibration")
-    if view.task.why_no_kept_outputs is not None:
-        st.caption(f"No calibration. {plain(view.task.why_no_kept_outputs)}")
-        return
-    split = next(iter(view.task.splits_with_role("report")), view.task.select)
-    by_name = _calibrations(view, picked, known, split)
-    if by_name is None:
-        splits = jobs.splits_text([*dict.fromkeys((view.task.select, split))])
-        st.caption(
-            f"Not computed yet. Needs the soup and the ingredients evaluated on {plain(splits)}."
-        )
-        return
-    drawn = [name for name in (picked.label, best, _ENSEMBLE) if name in by_name]
-    without = [by_name[name]["why_none"] for name in drawn if "why_none" in by_name[name]]
-    if without:
-        st.caption(plain(without[0]))
-        return
-    with st.container(horizontal=True):
-        after = st.toggle(
-            f"Apply temperature scaling (fitted on {plain(view.task.select)})",
-            key="calibration-temperature",
-        )
-        in_table = st.toggle("Table for all ingredients", key="calibration-table")
-    own = figures.curve_colours(drawn, view.sweep.ingredients)
-    inks = {picked.label: SOUP, _ENSEMBLE: NEUTRAL, **own}
-    when = "after" if after else "before"
-    found = {name: Calibration.from_json(by_name[name][when]) for name in drawn}
-    figure = figures.reliability_diagram(found, inks)
-    code = snippets.reliability(view, picked, drawn, split, after=after)
-    display.show_figure(
-        figure,
-        "reliability",
-        calibration_table(found),
-        code,
-        title=f"Reliability {when} temperature scaling",
-        about=exports.sizes(view.task, split),
-    )
-    st.caption(
-        f"{plain(split)}, equal-mass bins. ECE = expected calibration error. "
-        + compared({name: each.ece for name, each in found.items()}, picked.label, best)
-    )
-    if after:
-        temperatures = ", ".join(
-            f"{plain(name)} {each.temperature:.2f}" for name, each in found.items()
-        )
-        st.caption(f"Fitted temperatures: {temperatures}.")
-    if in_table:
-        _calibration_table(by_name)
-
-
-def compared(errors: Mapping[str, float], soup: str, best: str) -> str:
-    """Return how a soup's calibration compares, as Markdown.
-
-    Args:
-        errors: Expected calibration errors, 0 to 1, by name.
-        soup: Name of the soup.
-        best: Name of the best ingredient.
-    """
-    if soup not in errors:
-        return ""
-    others = {f"of {plain(best)}": errors.get(best), "of the ensemble": errors.get(_ENSEMBLE)}
-    parts = []
-    for network, error in others.items():
-        if error is not None:
-            text, gap = SHARE.text(error), errors[soup] - error
-            if SHARE.number(errors[soup]) == SHARE.number(error):
-                parts.append(f"equal to that {network}")
-            else:
-                side = "above" if gap > 0 else "below"
-                parts.append(f"{SHARE.gap(abs(gap))} {side} that {network} ({text})")
-    return (
-        f"The soup's is {SHARE.text(errors[soup])}"
-        + "".join(f"{', ' if index == 0 else ' and '}{each}" for index, each in enumerate(parts))
-        + "."
-    )
 
 
 def _calibrations(

@@ -42,6 +42,70 @@ def show(fit: FitReport) -> None:
         st.caption(" ".join([*_compared_with(fit), *_ignored(fit), *_others(fit)]))
 
 
+def choose_weights(view: View) -> None:
+    """Let the user choose the weight set, if checkpoints hold several, such as EMA weights."""
+    titles = [found.title for found in view.sweep.weight_sets]
+    if len(titles) < 2:
+        return
+    taken = _weights_in_use(view)
+    default = next(iter(set(taken))) if len(set(taken)) == 1 else None
+    with st.container(horizontal=True, vertical_alignment="center"):
+        chosen = st.segmented_control(
+            "Weights",
+            titles,
+            default=default,
+            format_func=plain,
+            key=f"weights-{view.folder}-{view.weights}",
+            label_visibility="collapsed",
+        )
+        why = "your choice" if view.weights else "the writing framework's default"
+        st.caption(
+            f"{len(taken)} of {len(view.sweep)} checkpoints contain {plain(' and '.join(titles))}. "
+            f"Using {plain(', '.join(dict.fromkeys(taken)))} ({why})."
+        )
+    if chosen and chosen != default:
+        state.choose_weights(chosen)
+        st.rerun()
+
+
+def choose_snapshots(fit: FitReport) -> None:
+    """Show which snapshots of runs are used, and let the user choose others, if there are any."""
+    if not fit.snapshots:
+        return
+    text = st.session_state["snapshot"]
+    chosen_before = snapshots_from_text(text)
+    if isinstance(chosen_before, str):
+        each = {OTHERS: chosen_before} if chosen_before else {}
+    else:
+        each = dict(chosen_before)
+    names = {name for run in fit.snapshots for name in run.names}
+    options = [*_RULES, *(name for name in natsorted(names) if name not in _RULES)]
+    current = each.get(OTHERS, "")
+    options += [current] if current not in options else []
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen: str | None = st.selectbox(
+            "Snapshot of each run",
+            options,
+            index=options.index(current),
+            format_func=_option,
+            key=f"snapshot-{st.session_state['sweep']}-{text}",
+            width=280,
+        )
+        with st.popover("One run", help="Choose another snapshot of one run."):
+            of_one = _of_one_run(fit.snapshots, each)
+        st.caption(_used(fit.snapshots))
+    if of_one is not None:
+        each = of_one
+    elif chosen is not None and chosen != current:
+        each = each | {OTHERS: chosen}
+    else:
+        return
+    each = {run: name for run, name in each.items() if name}
+    only = each.get(OTHERS, "") if each.keys() <= {OTHERS} else None
+    state.choose_snapshot(snapshots_to_text(each if only is None else only))
+    st.rerun()
+
+
 def _fit_title(fit: FitReport) -> str:
     warned = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
     if not fit.misfits and not warned:
@@ -99,32 +163,6 @@ def _others(fit: FitReport) -> list[str]:
     return [f"Not checkpoints, by name and first bytes: {shown}{more}."]
 
 
-def choose_weights(view: View) -> None:
-    """Let the user choose the weight set, if checkpoints hold several, such as EMA weights."""
-    titles = [found.title for found in view.sweep.weight_sets]
-    if len(titles) < 2:
-        return
-    taken = _weights_in_use(view)
-    default = next(iter(set(taken))) if len(set(taken)) == 1 else None
-    with st.container(horizontal=True, vertical_alignment="center"):
-        chosen = st.segmented_control(
-            "Weights",
-            titles,
-            default=default,
-            format_func=plain,
-            key=f"weights-{view.folder}-{view.weights}",
-            label_visibility="collapsed",
-        )
-        why = "your choice" if view.weights else "the writing framework's default"
-        st.caption(
-            f"{len(taken)} of {len(view.sweep)} checkpoints contain {plain(' and '.join(titles))}. "
-            f"Using {plain(', '.join(dict.fromkeys(taken)))} ({why})."
-        )
-    if chosen and chosen != default:
-        state.choose_weights(chosen)
-        st.rerun()
-
-
 def _weights_in_use(view: View) -> list[str]:
     """Return the title of the weight set in use, for each checkpoint that holds several."""
     return [
@@ -132,44 +170,6 @@ def _weights_in_use(view: View) -> list[str]:
         for checkpoint in (i.checkpoint for i in view.sweep.ingredients.values())
         if checkpoint.weight_sets
     ]
-
-
-def choose_snapshots(fit: FitReport) -> None:
-    """Show which snapshots of runs are used, and let the user choose others, if there are any."""
-    if not fit.snapshots:
-        return
-    text = st.session_state["snapshot"]
-    chosen_before = snapshots_from_text(text)
-    if isinstance(chosen_before, str):
-        each = {OTHERS: chosen_before} if chosen_before else {}
-    else:
-        each = dict(chosen_before)
-    names = {name for run in fit.snapshots for name in run.names}
-    options = [*_RULES, *(name for name in natsorted(names) if name not in _RULES)]
-    current = each.get(OTHERS, "")
-    options += [current] if current not in options else []
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen: str | None = st.selectbox(
-            "Snapshot of each run",
-            options,
-            index=options.index(current),
-            format_func=_option,
-            key=f"snapshot-{st.session_state['sweep']}-{text}",
-            width=280,
-        )
-        with st.popover("One run", help="Choose another snapshot of one run."):
-            of_one = _of_one_run(fit.snapshots, each)
-        st.caption(_used(fit.snapshots))
-    if of_one is not None:
-        each = of_one
-    elif chosen is not None and chosen != current:
-        each = each | {OTHERS: chosen}
-    else:
-        return
-    each = {run: name for run, name in each.items() if name}
-    only = each.get(OTHERS, "") if each.keys() <= {OTHERS} else None
-    state.choose_snapshot(snapshots_to_text(each if only is None else only))
-    st.rerun()
 
 
 def _option(name: str) -> str:

@@ -152,20 +152,6 @@ def start_if_short(view: View, call: Call, title: str, seconds: float | None) ->
     return start(view, call, title)
 
 
-@cache
-def _started() -> set[str]:
-    """The jobs that this server started without a click."""
-    return set()
-
-
-def _wait_briefly(job_id: int) -> Job | None:
-    """Return the job when it has ended, or as it is after a while."""
-    deadline = time.monotonic() + _WAIT
-    while (job := get(job_id)) is not None and job.is_unfinished and time.monotonic() < deadline:
-        time.sleep(_POLL)
-    return job
-
-
 def get(job_id: int) -> Job | None:
     """Return a job, or None if there is none of this id."""
     return state.supervisor().queue.get(job_id)
@@ -184,13 +170,6 @@ def cannot_start(view: View, call: Call) -> bool:
 def last(view: View, call: Call) -> Job | None:
     """Return the newest finished job of a call, or None."""
     return _first(state.supervisor().queue.done(call.kind), request_of(view, call))
-
-
-def _first(jobs: Iterable[Job], request: Mapping[str, Any]) -> Job | None:
-    for job in jobs:
-        if all(job.request.get(name) == value for name, value in request.items()):
-            return job
-    return None
 
 
 def call_button(
@@ -267,21 +246,6 @@ def pairs(
     return call.result(view)
 
 
-def _are_evaluated(view: View, call: Pairs) -> bool:
-    """Whether pairs without summaries are evaluated, judged by an evenly spaced sample of them.
-
-    Pairs that are being evaluated get their summaries without a look-up.
-    """
-    if view.folder not in state.opened() or any(
-        unfinished(kind, sweep=view.folder) for kind in ("paths", "line")
-    ):
-        return False
-    pairs = list(combinations(call.names, 2))
-    some = tuple(pairs[:: math.ceil(len(pairs) / _SAMPLED) or 1])
-    paths = Paths(pairs=some, alphas=call.alphas, splits=(call.split,), part=call.part)
-    return any(path is not None for path in paths.result(view)[call.split].paths)
-
-
 def midpoint_paths(names: Sequence[str], split: str) -> Paths:
     """Return the call for the midpoints of all pairs of ingredients."""
     return Paths(names=tuple(names), alphas=MIDPOINT_ALPHAS, splits=(split,))
@@ -309,3 +273,39 @@ def midpoints(view: View, names: Sequence[str], split: str, *, key: str) -> Pair
         st.info(f"No midpoints evaluated on {plain(split)} yet.", icon=":material/join_inner:")
         return None
     return known
+
+
+@cache
+def _started() -> set[str]:
+    """The jobs that this server started without a click."""
+    return set()
+
+
+def _wait_briefly(job_id: int) -> Job | None:
+    """Return the job when it has ended, or as it is after a while."""
+    deadline = time.monotonic() + _WAIT
+    while (job := get(job_id)) is not None and job.is_unfinished and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    return job
+
+
+def _first(jobs: Iterable[Job], request: Mapping[str, Any]) -> Job | None:
+    for job in jobs:
+        if all(job.request.get(name) == value for name, value in request.items()):
+            return job
+    return None
+
+
+def _are_evaluated(view: View, call: Pairs) -> bool:
+    """Whether pairs without summaries are evaluated, judged by an evenly spaced sample of them.
+
+    Pairs that are being evaluated get their summaries without a look-up.
+    """
+    if view.folder not in state.opened() or any(
+        unfinished(kind, sweep=view.folder) for kind in ("paths", "line")
+    ):
+        return False
+    pairs = list(combinations(call.names, 2))
+    some = tuple(pairs[:: math.ceil(len(pairs) / _SAMPLED) or 1])
+    paths = Paths(pairs=some, alphas=call.alphas, splits=(call.split,), part=call.part)
+    return any(path is not None for path in paths.result(view)[call.split].paths)

@@ -88,6 +88,31 @@ def show() -> None:
     st.fragment(_panel, run_every=_POLL if active else None)()
 
 
+def redraw_if_outdated() -> None:
+    """Run the page again if a job began or ended after the panel was drawn; call it last."""
+    st.session_state["took"] = time.monotonic() - st.session_state["drawn"]
+    awaits = st.session_state.pop("awaits_result", False)
+    if awaits or _begun_or_ended(_progress(_recent())):
+        rerun_after_this()
+
+
+def by_sweep(recent: Sequence[Job], current: str) -> dict[str, list[Job]]:
+    """Return jobs by the folder of their sweep, in their order; those of the current one first."""
+    groups: dict[str, list[Job]] = {current: []}
+    for job in recent:
+        groups.setdefault(job.request.get("sweep", ""), []).append(job)
+    return groups
+
+
+def page_of(kind: str, request: Mapping[str, Any]) -> str:
+    """Return the file of the page that shows the result of a job."""
+    if kind == "paths" and request.get("alphas") == jobs.MIDPOINT_ALPHAS:
+        return "soup_vs_ensemble.py"
+    if kind == "paths" and len(request.get("splits", ())) > 1:
+        return "from_base.py"
+    return _PAGES.get(kind, "overview.py")
+
+
 def _ended(recent: list[Job]) -> list[Job]:
     """Return the long jobs that ended since the user last did something on the pages."""
     known: dict[int, tuple[bool, int]] = st.session_state.get("jobs_drawn", {})
@@ -104,14 +129,6 @@ def _is_long(job: Job) -> bool:
     if job.state not in (State.DONE, State.FAILED) or not job.started or not job.finished:
         return False
     return job.finished - job.started >= _LONG
-
-
-def redraw_if_outdated() -> None:
-    """Run the page again if a job began or ended after the panel was drawn; call it last."""
-    st.session_state["took"] = time.monotonic() - st.session_state["drawn"]
-    awaits = st.session_state.pop("awaits_result", False)
-    if awaits or _begun_or_ended(_progress(_recent())):
-        rerun_after_this()
 
 
 def _panel() -> None:
@@ -138,14 +155,6 @@ def _list(recent: Sequence[Job]) -> None:
                 _unfinished(job)
             else:
                 _finished(job)
-
-
-def by_sweep(recent: Sequence[Job], current: str) -> dict[str, list[Job]]:
-    """Return jobs by the folder of their sweep, in their order; those of the current one first."""
-    groups: dict[str, list[Job]] = {current: []}
-    for job in recent:
-        groups.setdefault(job.request.get("sweep", ""), []).append(job)
-    return groups
 
 
 def _unfinished(job: Job) -> None:
@@ -211,15 +220,6 @@ def _progress(jobs: list[Job]) -> dict[int, tuple[bool, int]]:
 def _begun_or_ended(now: dict[int, tuple[bool, int]]) -> bool:
     drawn = st.session_state["jobs_drawn"]
     return {i: now[i][0] for i in now} != {i: drawn[i][0] for i in drawn}
-
-
-def page_of(kind: str, request: Mapping[str, Any]) -> str:
-    """Return the file of the page that shows the result of a job."""
-    if kind == "paths" and request.get("alphas") == jobs.MIDPOINT_ALPHAS:
-        return "soup_vs_ensemble.py"
-    if kind == "paths" and len(request.get("splits", ())) > 1:
-        return "from_base.py"
-    return _PAGES.get(kind, "overview.py")
 
 
 def _why_closed(job: Job) -> str:

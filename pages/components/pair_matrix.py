@@ -145,26 +145,6 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
         )  # fmt: skip
 
 
-def _doubtful(view: View, choices: Choices, found: PairSummaries) -> list[Pair]:
-    """Return the pairs that may still join or leave a basin."""
-    measure = figures.measures(view.task.score_unit, view.task.score_name)[choices.measure]
-    limit = _threshold(measure)
-    if limit is None or choices.measure not in _BOUNDS or choices.alphas != "adaptive":
-        return []
-    fields = _FIELDS[choices.measure], _BOUNDS[choices.measure]
-    return found.doubtful(*fields, limit / measure.factor)
-
-
-def _threshold(measure: Measure) -> float | None:
-    """Return the basin threshold in displayed units; None if the measure has none."""
-    limit: float | None = st.session_state.get(_threshold_key(measure), measure.connected)
-    return limit
-
-
-def _threshold_key(measure: Measure) -> str:
-    return f"threshold-{measure.title}"
-
-
 def show_geometry_button(view: View) -> None:
     """Show the button that computes angles and distances, unless they are stored."""
     if WeightGeometry().result(view) is None:
@@ -174,25 +154,6 @@ def show_geometry_button(view: View) -> None:
             price=seconds_of_geometry(view.sweep) if remote_of(view.folder) is None else None,
             starts=True,
         )  # fmt: skip
-
-
-def _evaluations_left(view: View, choices: Choices, found: PairSummaries, split: str) -> int:
-    """Return an estimate of the missing evaluations on a split or part; 0 if none is missing."""
-    if not _unsettled(found):
-        return 0
-    ends = [view.sweep[name].mixture for name in choices.names]
-    alone = len(view.evaluations.missing(ends, split))
-    if isinstance(choices.alphas, int):
-        return alone + (choices.alphas - 2) * _unsettled(found)
-    # A line takes its midpoint, and a few more α values if its barrier is low.
-    begun = int((found.column("points") > 3).sum())
-    unknown = math.comb(len(choices.names), 2) - len(found)
-    following = (EVALUATIONS_PER_LINE - 1) * (unknown + len(found) - begun)
-    return alone + unknown + max(_unsettled(found), following)
-
-
-def _unsettled(found: PairSummaries) -> int:
-    return math.comb(len(found.names), 2) - int(found.settled.sum())
 
 
 def values_of(view: View, choices: Choices, found: Summaries | None) -> Floats | None:
@@ -271,116 +232,9 @@ def draw(
     )
 
 
-def _choose_folded(choices: Choices, values: Floats, limit: float) -> dict[str, list[str]]:
-    """Return the tight clusters to draw as one row each, by their label."""
-    if len(choices.names) < _FOLDED_FROM:
-        return {}
-    clusters = tight_clusters(choices.names, values, limit)
-    foldable = {
-        f"Cluster {number} ({len(names)})": list(names)
-        for number, names in enumerate(clusters, start=1)
-        if len(names) > 2
-    }
-    if not foldable or len(clusters) == 1:
-        return {}
-    unfolded = st.pills(
-        "Unfold", [*foldable], selection_mode="multi", key=_UNFOLDED,
-        help="No pair within a cluster exceeds the threshold. A cluster is drawn as one row with "
-        "the highest barrier between its ingredients and the others. Unfold it here or by a click "
-        "on one of its cells.",
-    )  # fmt: skip
-    return {label: names for label, names in foldable.items() if label not in unfolded}
-
-
-def _folded_heatmap(
-    choices: Choices,
-    evaluated: PairSummaries | None,
-    values: Floats,
-    measure: Measure,
-    threshold: float | None,
-    groups: Mapping[str, Sequence[str]],
-    home: Mapping[str, str],
-    outlined: Sequence[Sequence[str]],
-) -> go.Figure:
-    labels = [*groups]
-    ranges = between(choices.names, values, [*groups.values()])
-    preliminary = {
-        (home.get(a, a), home.get(b, b)) for a, b in (evaluated.preliminary if evaluated else ())
-    }
-    details = {}
-    for (i, a), (j, b) in combinations(enumerate(labels), 2):
-        count = len(groups[a]) * len(groups[b])
-        if count > 1 and np.isfinite(ranges.lowest[i, j]):
-            lowest = ranges.lowest[i, j] * measure.factor
-            details[a, b] = f"highest of {count:,} pairs · lowest {lowest:.3g}{measure.unit}"
-    return figures.pair_heatmap(
-        labels,
-        ranges.highest,
-        measure,
-        tree=tree(labels, ranges.lowest) if choices.clustered else None,
-        threshold=threshold,
-        preliminary=preliminary,
-        details=details,
-        outlined=outlined,
-    )
-
-
-def _take_clicks(
-    view: View, choices: Choices, found: Summaries, cells: list[list[str]], folded: list[str]
-) -> None:
-    """Unfold the clusters of clicked cells, and add the curves of the other cells."""
-    labels = [label for label in folded if any(label in cell[:2] for cell in cells)]
-    if labels:
-        st.session_state[_UNFOLDED] = [*st.session_state.get(_UNFOLDED, []), *labels]
-    else:
-        _add_curves(view, choices, found, cells)
-
-
 def join(choices: Choices, values: Floats) -> Tree:
     """Return the single-linkage tree of the pairs; a higher midpoint gain joins earlier."""
     return tree(choices.names, -values if choices.measure == "midpoint" else values)
-
-
-def _details(choices: Choices, best: PairSummaries, labels: Labels) -> dict[Pair, str]:
-    """Return the hover text of each pair, which follows the chosen measure."""
-    unit = labels.score_unit
-    known = figures.measures(unit, labels.score_name)
-    others = [
-        (known[name], (best.column(_FIELDS[name]) * known[name].factor).tolist())
-        for name in _HOVERED
-        if name != choices.measure
-    ]
-    points, sizes = best.column("points").tolist(), best.column("n").tolist()
-    bounds = None
-    if choices.measure in _BOUNDS:
-        bounds = best.column(_BOUNDS[choices.measure]).tolist()
-    texts = {}
-    for row, (a, b) in enumerate(best.pairs.tolist()):
-        text = f"{choices.split} · {points[row]:.0f} α values"
-        if best.screened[row]:
-            text += f" · screened ({sizes[row]:.0f} examples)"
-        elif not best.settled[row]:
-            text += " · not yet converged"
-        if bounds is not None and math.isfinite(bound := bounds[row]):
-            high = f"{bound:.3f}" if choices.measure == "loss" else unit.gap(bound)
-            text += f" · upper bound ≈ {high}"
-        for measure, values in others:
-            if math.isfinite(value := values[row]):
-                number = f"{value:+.3g}" if measure.diverges else f"{value:.3g}"
-                text += f" · {measure.title} {number}{measure.unit}"
-        texts[best.names[a], best.names[b]] = text
-    return texts
-
-
-def _add_curves(view: View, choices: Choices, found: Summaries, cells: list[list[str]]) -> None:
-    for a, b, *_ in cells:
-        pair = (a, b) if list(choices.names).index(a) < list(choices.names).index(b) else (b, a)
-        chosen = st.session_state["pairs"]
-        if pair not in chosen:
-            st.session_state["pairs"] = [*chosen, pair]
-        if not found.whole.is_settled(pair) and not state.store().is_read_only:
-            call = ClickedPath(pairs=(pair,), alphas=choices.alphas, splits=(choices.split,))
-            jobs.start(view, call, f"Evaluate {a} → {b} on {choices.split}")
 
 
 def forget_clicks() -> None:
@@ -469,6 +323,152 @@ def basin_sentences(found: Sequence[Basin], *, evaluated: int, preliminary: int 
         are = "1 ingredient is" if len(waiting) == 1 else f"{len(waiting)} ingredients are"
         lines.append(f"**{are} not linked yet:** {_named(waiting)}")
     return lines
+
+
+def _doubtful(view: View, choices: Choices, found: PairSummaries) -> list[Pair]:
+    """Return the pairs that may still join or leave a basin."""
+    measure = figures.measures(view.task.score_unit, view.task.score_name)[choices.measure]
+    limit = _threshold(measure)
+    if limit is None or choices.measure not in _BOUNDS or choices.alphas != "adaptive":
+        return []
+    fields = _FIELDS[choices.measure], _BOUNDS[choices.measure]
+    return found.doubtful(*fields, limit / measure.factor)
+
+
+def _threshold(measure: Measure) -> float | None:
+    """Return the basin threshold in displayed units; None if the measure has none."""
+    limit: float | None = st.session_state.get(_threshold_key(measure), measure.connected)
+    return limit
+
+
+def _threshold_key(measure: Measure) -> str:
+    return f"threshold-{measure.title}"
+
+
+def _evaluations_left(view: View, choices: Choices, found: PairSummaries, split: str) -> int:
+    """Return an estimate of the missing evaluations on a split or part; 0 if none is missing."""
+    if not _unsettled(found):
+        return 0
+    ends = [view.sweep[name].mixture for name in choices.names]
+    alone = len(view.evaluations.missing(ends, split))
+    if isinstance(choices.alphas, int):
+        return alone + (choices.alphas - 2) * _unsettled(found)
+    # A line takes its midpoint, and a few more α values if its barrier is low.
+    begun = int((found.column("points") > 3).sum())
+    unknown = math.comb(len(choices.names), 2) - len(found)
+    following = (EVALUATIONS_PER_LINE - 1) * (unknown + len(found) - begun)
+    return alone + unknown + max(_unsettled(found), following)
+
+
+def _unsettled(found: PairSummaries) -> int:
+    return math.comb(len(found.names), 2) - int(found.settled.sum())
+
+
+def _choose_folded(choices: Choices, values: Floats, limit: float) -> dict[str, list[str]]:
+    """Return the tight clusters to draw as one row each, by their label."""
+    if len(choices.names) < _FOLDED_FROM:
+        return {}
+    clusters = tight_clusters(choices.names, values, limit)
+    foldable = {
+        f"Cluster {number} ({len(names)})": list(names)
+        for number, names in enumerate(clusters, start=1)
+        if len(names) > 2
+    }
+    if not foldable or len(clusters) == 1:
+        return {}
+    unfolded = st.pills(
+        "Unfold", [*foldable], selection_mode="multi", key=_UNFOLDED,
+        help="No pair within a cluster exceeds the threshold. A cluster is drawn as one row with "
+        "the highest barrier between its ingredients and the others. Unfold it here or by a click "
+        "on one of its cells.",
+    )  # fmt: skip
+    return {label: names for label, names in foldable.items() if label not in unfolded}
+
+
+def _folded_heatmap(
+    choices: Choices,
+    evaluated: PairSummaries | None,
+    values: Floats,
+    measure: Measure,
+    threshold: float | None,
+    groups: Mapping[str, Sequence[str]],
+    home: Mapping[str, str],
+    outlined: Sequence[Sequence[str]],
+) -> go.Figure:
+    labels = [*groups]
+    ranges = between(choices.names, values, [*groups.values()])
+    preliminary = {
+        (home.get(a, a), home.get(b, b)) for a, b in (evaluated.preliminary if evaluated else ())
+    }
+    details = {}
+    for (i, a), (j, b) in combinations(enumerate(labels), 2):
+        count = len(groups[a]) * len(groups[b])
+        if count > 1 and np.isfinite(ranges.lowest[i, j]):
+            lowest = ranges.lowest[i, j] * measure.factor
+            details[a, b] = f"highest of {count:,} pairs · lowest {lowest:.3g}{measure.unit}"
+    return figures.pair_heatmap(
+        labels,
+        ranges.highest,
+        measure,
+        tree=tree(labels, ranges.lowest) if choices.clustered else None,
+        threshold=threshold,
+        preliminary=preliminary,
+        details=details,
+        outlined=outlined,
+    )
+
+
+def _take_clicks(
+    view: View, choices: Choices, found: Summaries, cells: list[list[str]], folded: list[str]
+) -> None:
+    """Unfold the clusters of clicked cells, and add the curves of the other cells."""
+    labels = [label for label in folded if any(label in cell[:2] for cell in cells)]
+    if labels:
+        st.session_state[_UNFOLDED] = [*st.session_state.get(_UNFOLDED, []), *labels]
+    else:
+        _add_curves(view, choices, found, cells)
+
+
+def _details(choices: Choices, best: PairSummaries, labels: Labels) -> dict[Pair, str]:
+    """Return the hover text of each pair, which follows the chosen measure."""
+    unit = labels.score_unit
+    known = figures.measures(unit, labels.score_name)
+    others = [
+        (known[name], (best.column(_FIELDS[name]) * known[name].factor).tolist())
+        for name in _HOVERED
+        if name != choices.measure
+    ]
+    points, sizes = best.column("points").tolist(), best.column("n").tolist()
+    bounds = None
+    if choices.measure in _BOUNDS:
+        bounds = best.column(_BOUNDS[choices.measure]).tolist()
+    texts = {}
+    for row, (a, b) in enumerate(best.pairs.tolist()):
+        text = f"{choices.split} · {points[row]:.0f} α values"
+        if best.screened[row]:
+            text += f" · screened ({sizes[row]:.0f} examples)"
+        elif not best.settled[row]:
+            text += " · not yet converged"
+        if bounds is not None and math.isfinite(bound := bounds[row]):
+            high = f"{bound:.3f}" if choices.measure == "loss" else unit.gap(bound)
+            text += f" · upper bound ≈ {high}"
+        for measure, values in others:
+            if math.isfinite(value := values[row]):
+                number = f"{value:+.3g}" if measure.diverges else f"{value:.3g}"
+                text += f" · {measure.title} {number}{measure.unit}"
+        texts[best.names[a], best.names[b]] = text
+    return texts
+
+
+def _add_curves(view: View, choices: Choices, found: Summaries, cells: list[list[str]]) -> None:
+    for a, b, *_ in cells:
+        pair = (a, b) if list(choices.names).index(a) < list(choices.names).index(b) else (b, a)
+        chosen = st.session_state["pairs"]
+        if pair not in chosen:
+            st.session_state["pairs"] = [*chosen, pair]
+        if not found.whole.is_settled(pair) and not state.store().is_read_only:
+            call = ClickedPath(pairs=(pair,), alphas=choices.alphas, splits=(choices.split,))
+            jobs.start(view, call, f"Evaluate {a} → {b} on {choices.split}")
 
 
 def _chain(basin: Basin) -> str:

@@ -197,6 +197,43 @@ def build(
     )  # fmt: skip
 
 
+def styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
+    """Return rows with the text of each cell. The browser sorts them by the numbers."""
+    shown = frame.copy()
+    for title, texts in table.texts.items():
+        cells = [_Cell(value, texts[row]) for value, row in zip(frame[title], rows, strict=True)]
+        shown[title] = pd.Series(cells, dtype=object)
+    shown[NAME] = shown[NAME].map(cell_text)
+    forms: dict[str, Any] = {
+        "text": _text,
+        "score": _score_text,
+        "loss": number_text,
+        "number": number_text,
+        "count": number_text,
+    }
+    formats = {title: forms[column.form] for title, column in table.columns.items()}
+    is_baseline = (frame[NAME] == table.baseline).tolist()
+
+    def emphasised(column: "pd.Series[Any]") -> list[str]:
+        return ["font-weight: bold" if each else "" for each in is_baseline]
+
+    made: Styler = (
+        shown.style.format(formats)
+        .map(lambda ink: f"color: {ink}; background-color: {ink}", subset=[INK])
+        .apply(emphasised, subset=[title for title in table.columns if title != INK])
+    )
+    return made
+
+
+def number_text(value: Any) -> str:
+    """Return a number with three significant digits; whole numbers in full."""
+    if pd.isna(value):
+        return UNKNOWN
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.0f}" if _THOUSAND <= abs(value) < _MILLION else f"{value:.3g}"
+    return str(int(value)) if abs(value) < _LARGEST_WHOLE else f"{float(value):.3g}"
+
+
 class _Columns:
     """Columns of the table while it is built."""
 
@@ -369,34 +406,6 @@ def _key(value: Any) -> Any:
     return value.casefold() if isinstance(value, str) else value
 
 
-def styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
-    """Return rows with the text of each cell. The browser sorts them by the numbers."""
-    shown = frame.copy()
-    for title, texts in table.texts.items():
-        cells = [_Cell(value, texts[row]) for value, row in zip(frame[title], rows, strict=True)]
-        shown[title] = pd.Series(cells, dtype=object)
-    shown[NAME] = shown[NAME].map(cell_text)
-    forms: dict[str, Any] = {
-        "text": _text,
-        "score": _score_text,
-        "loss": number_text,
-        "number": number_text,
-        "count": number_text,
-    }
-    formats = {title: forms[column.form] for title, column in table.columns.items()}
-    is_baseline = (frame[NAME] == table.baseline).tolist()
-
-    def emphasised(column: "pd.Series[Any]") -> list[str]:
-        return ["font-weight: bold" if each else "" for each in is_baseline]
-
-    made: Styler = (
-        shown.style.format(formats)
-        .map(lambda ink: f"color: {ink}; background-color: {ink}", subset=[INK])
-        .apply(emphasised, subset=[title for title in table.columns if title != INK])
-    )
-    return made
-
-
 class _Cell(float):
     """A number in a table with its own display text."""
 
@@ -414,12 +423,3 @@ def _text(value: Any) -> str:
 
 def _score_text(value: Any) -> str:
     return value.text if isinstance(value, _Cell) else UNKNOWN
-
-
-def number_text(value: Any) -> str:
-    """Return a number with three significant digits; whole numbers in full."""
-    if pd.isna(value):
-        return UNKNOWN
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.0f}" if _THOUSAND <= abs(value) < _MILLION else f"{value:.3g}"
-    return str(int(value)) if abs(value) < _LARGEST_WHOLE else f"{float(value):.3g}"

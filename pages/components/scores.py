@@ -246,14 +246,6 @@ def show_undefined(view: View, known: Known) -> None:
         st.caption(f"Undefined scores: {', '.join(texts[:_NAMED])}{more}.")
 
 
-def _why_undefined(found: Evaluation) -> str:
-    if undefined := found.undefined:
-        return f"undefined for {undefined:,} of {found.n:,} examples"
-    if failed := int(found.scores.isinf().sum()):
-        return f"the network fails on {failed:,} of {found.n:,} examples"
-    return "the metric has no finite value"
-
-
 def choose_soup(
     view: View,
     stored: Sequence[StoredSoup],
@@ -318,12 +310,6 @@ def describe(soup: Soup) -> str:
             return f"mean of {len(terms)} ingredients"
         terms = dict(sorted(terms.items(), key=lambda term: -abs(term[1])))
     return _few([f"{name} × {share(coefficient)}" for name, coefficient in terms.items()])
-
-
-def _few(terms: Sequence[str]) -> str:
-    if len(terms) <= _TERMS:
-        return ", ".join(terms)
-    return f"{', '.join(terms[:_NAMED])} and {len(terms) - _NAMED} more"
 
 
 def show_shortfall(view: View, soups: Sequence[StoredSoup]) -> None:
@@ -405,3 +391,17 @@ def ranked_by_logged(sweep: Sweep, names: list[str], metric: str) -> list[str]:
 def logged_title(metric: str) -> str:
     """Return the column of a logged metric, which is marked as not measured here."""
     return metric if metric.endswith(" (logged)") else f"{metric} (logged)"
+
+
+def _why_undefined(found: Evaluation) -> str:
+    if undefined := found.undefined:
+        return f"undefined for {undefined:,} of {found.n:,} examples"
+    if failed := int(found.scores.isinf().sum()):
+        return f"the network fails on {failed:,} of {found.n:,} examples"
+    return "the metric has no finite value"
+
+
+def _few(terms: Sequence[str]) -> str:
+    if len(terms) <= _TERMS:
+        return ", ".join(terms)
+    return f"{', '.join(terms[:_NAMED])} and {len(terms) - _NAMED} more"

@@ -48,29 +48,6 @@ def show(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None
         st.caption(of_a_curve(view, number, drawn))
 
 
-def _of_ingredients(view: View) -> None:
-    """Show how much choosing the best ingredient inflates its score."""
-    call = best_ingredient_bias(view.overview)
-    if call is None:
-        return
-    count = len(call.names)
-    found = jobs.derived(
-        view, call, f"Selection bias of the best of {count}", key="best-ingredient"
-    )
-    if found is None:
-        return
-    if "why_none" in found:
-        st.caption(plain(found["why_none"]))
-        return
-    unit, select = view.task.score_unit, plain(view.task.select)
-    used, other = found["promised"], found["delivered"]
-    st.caption(
-        f"Picking the best of {count} ingredients inflates its {select} score by "
-        f"{unit.gap(used - other)}: {unit.text(used)} on the half used to pick, "
-        f"{unit.text(other)} on the other half (mean of 200 random splits of {select})."
-    )
-
-
 def of_a_curve(view: View, number: Number, drawn: Mapping[str, Any]) -> str:
     """Return how much choosing a recipe's parameter inflates its score, as text.
 
@@ -92,6 +69,68 @@ def of_a_curve(view: View, number: Number, drawn: Mapping[str, Any]) -> str:
         f"{unit.gap(found['promised'] - found['delivered'])}: {unit.text(found['promised'])} on "
         f"the half used to pick, {unit.text(found['delivered'])} on the other half (mean of 200 "
         "random splits)."
+    )
+
+
+def show_orders(view: View, picked: StoredSoup) -> None:
+    """Show the mean and standard deviation of greedy soups over random orders."""
+    if picked.soup.recipe != "greedy":
+        return
+    try:
+        names, ids = candidates(view.sweep, picked)
+    except StockpotError:  # `show` gives the reason
+        return
+    if len(names) < 3:
+        return
+    seen = as_chosen(view, picked, view.soups.by_name(ids))
+    call = GreedyOrders(names, greedy_parameters(picked.soup.parameters), _ORDERS)
+    result, task = call.result(seen), seen.task
+    if result is None:
+        trials = _ORDERS * len(names)
+        examples = trials * len(task.split(task.select))
+        examples += _ORDERS * sum(len(task.split(split)) for split in task.reported)
+        jobs.call_button(
+            seen,
+            f"Test {_ORDERS} random orders",
+            call,
+            f"Greedy, {_ORDERS} random orders",
+            key="random-orders",
+            primary=False,
+            help=f"Up to {trials:,} evaluations, plus each soup on {len(task.reported)} splits.",
+            price=seconds(view.overview, examples),
+        )
+        return
+    found: dict[str, list[float]] = result["scores"]
+    reports = task.splits_with_role("report")
+    shown = {split: found[split] for split in (task.select, *reports[:1])}
+    if task.splits_with_role("shift"):
+        shown["mean shift"] = curve_table(task, range(_ORDERS), found)["mean shift"].tolist()
+    parts = ", ".join(
+        f"{_spread(task.score_unit, scores)} on {plain(split)}" for split, scores in shown.items()
+    )
+    st.caption(f"Greedy over {_ORDERS} random orders, mean ± SD: {parts}.")
+
+
+def _of_ingredients(view: View) -> None:
+    """Show how much choosing the best ingredient inflates its score."""
+    call = best_ingredient_bias(view.overview)
+    if call is None:
+        return
+    count = len(call.names)
+    found = jobs.derived(
+        view, call, f"Selection bias of the best of {count}", key="best-ingredient"
+    )
+    if found is None:
+        return
+    if "why_none" in found:
+        st.caption(plain(found["why_none"]))
+        return
+    unit, select = view.task.score_unit, plain(view.task.select)
+    used, other = found["promised"], found["delivered"]
+    st.caption(
+        f"Picking the best of {count} ingredients inflates its {select} score by "
+        f"{unit.gap(used - other)}: {unit.text(used)} on the half used to pick, "
+        f"{unit.text(other)} on the other half (mean of 200 random splits of {select})."
     )
 
 
@@ -158,45 +197,6 @@ def _show_cross_fit(view: View, found: Result, how: str, use: str) -> None:
         f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
         f"by {unit.gap(found['promised'] - found['delivered'])}."
     )
-
-
-def show_orders(view: View, picked: StoredSoup) -> None:
-    """Show the mean and standard deviation of greedy soups over random orders."""
-    if picked.soup.recipe != "greedy":
-        return
-    try:
-        names, ids = candidates(view.sweep, picked)
-    except StockpotError:  # `show` gives the reason
-        return
-    if len(names) < 3:
-        return
-    seen = as_chosen(view, picked, view.soups.by_name(ids))
-    call = GreedyOrders(names, greedy_parameters(picked.soup.parameters), _ORDERS)
-    result, task = call.result(seen), seen.task
-    if result is None:
-        trials = _ORDERS * len(names)
-        examples = trials * len(task.split(task.select))
-        examples += _ORDERS * sum(len(task.split(split)) for split in task.reported)
-        jobs.call_button(
-            seen,
-            f"Test {_ORDERS} random orders",
-            call,
-            f"Greedy, {_ORDERS} random orders",
-            key="random-orders",
-            primary=False,
-            help=f"Up to {trials:,} evaluations, plus each soup on {len(task.reported)} splits.",
-            price=seconds(view.overview, examples),
-        )
-        return
-    found: dict[str, list[float]] = result["scores"]
-    reports = task.splits_with_role("report")
-    shown = {split: found[split] for split in (task.select, *reports[:1])}
-    if task.splits_with_role("shift"):
-        shown["mean shift"] = curve_table(task, range(_ORDERS), found)["mean shift"].tolist()
-    parts = ", ".join(
-        f"{_spread(task.score_unit, scores)} on {plain(split)}" for split, scores in shown.items()
-    )
-    st.caption(f"Greedy over {_ORDERS} random orders, mean ± SD: {parts}.")
 
 
 def _spread(unit: Unit, scores: Sequence[float]) -> str:

@@ -153,15 +153,6 @@ def configure(arguments: Sequence[str]) -> Settings:
     return _current
 
 
-def _remote_folder(urls: Sequence[str]) -> Path:
-    from soupcore.sweeps.remote import RemoteSweep  # loads torch
-
-    try:
-        return RemoteSweep.of(urls).folder
-    except StockpotError as error:
-        sys.exit(f"stockpot: {error}")
-
-
 def current() -> Settings:
     """Return the settings; the defaults if there was no command line."""
     return _current or configure([])
@@ -265,3 +256,12 @@ def links(token: str | None) -> list[str]:
         f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{base_path()}/{query}"
         for name in names
     ]
+
+
+def _remote_folder(urls: Sequence[str]) -> Path:
+    from soupcore.sweeps.remote import RemoteSweep  # loads torch
+
+    try:
+        return RemoteSweep.of(urls).folder
+    except StockpotError as error:
+        sys.exit(f"stockpot: {error}")

@@ -35,6 +35,12 @@ _SCORE = "score_name=task.score_name, score_unit=task.score_unit"
 _CONTEXT = "from soupcore.calls import Context"
 _OVERVIEW = "from soupcore.overview import Overview"
 _LOSS = f"loss_name=task.loss_name, {_SCORE}"
+_MATRICES = {
+    "loss": "loss",
+    "error": "error",
+    "error (Frankle)": "error_over_mean",
+    "midpoint": "midpoint_advantage",
+}
 
 
 def show(code: str) -> None:
@@ -152,13 +158,6 @@ def parallel(
     return view.script(made, _figure("parallel_coordinates", drawn))
 
 
-def _limits(each: Limits | Sequence[str]) -> str:
-    if not isinstance(each, Limits):
-        return repr(tuple(each))
-    low, high = (repr(end) if math.isfinite(end) else f"float({str(end)!r})" for end in each)
-    return f"Limits({low}, {high})"
-
-
 def importance(view: View, columns: Mapping[str, Sequence[Any]], scores: Sequence[Any],
                name: str) -> str:  # fmt: skip
     """Draw the importance of hyperparameters for a column; the code holds the numbers."""
@@ -169,13 +168,6 @@ def importance(view: View, columns: Mapping[str, Sequence[Any]], scores: Sequenc
     )
     drawn = f"found, score_name={name!r}"
     return view.script(made, _figure("importance_bars", drawn))
-
-
-def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
-    return {
-        column: [None if pd.isna(value) else value for value in table[column].tolist()]
-        for column in table.columns
-    }
 
 
 def curve(view: View, call: ParameterCurve, symbol: str, figure: str) -> str:
@@ -285,14 +277,6 @@ def reliability(
     )
     style = "from soupcore.figures.style import NEUTRAL, SOUP"
     return call.script(view, Code(made, (style,)), _figure("reliability_diagram", "drawn, inks"))
-
-
-_MATRICES = {
-    "loss": "loss",
-    "error": "error",
-    "error (Frankle)": "error_over_mean",
-    "midpoint": "midpoint_advantage",
-}
 
 
 def matrix(
@@ -454,6 +438,20 @@ def theory(view: View, call: TwoModelTheory, colour: str | None) -> str:
     )
     drawn = f"tables.pairs_with(sweep, gaps, {colour!r}){_colour(colour)}"
     return call.script(view, Code(made), _figure("theory_scatter", drawn, _TABLES))
+
+
+def _limits(each: Limits | Sequence[str]) -> str:
+    if not isinstance(each, Limits):
+        return repr(tuple(each))
+    low, high = (repr(end) if math.isfinite(end) else f"float({str(end)!r})" for end in each)
+    return f"Limits({low}, {high})"
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    return {
+        column: [None if pd.isna(value) else value for value in table[column].tolist()]
+        for column in table.columns
+    }
 
 
 def _figure(name: str, arguments: str, *imports: str) -> Code:

@@ -71,10 +71,6 @@ def earlier_addresses() -> list[StreamlitPage]:
     ]
 
 
-def _nothing() -> None:
-    """Draw no page: `follow` has switched to another one."""
-
-
 def follow(page: StreamlitPage) -> None:
     """Switch to the page that a callback requested. Call it after the navigation.
 
@@ -161,14 +157,6 @@ def pick(view: View, soups: Sequence[StoredSoup]) -> display.Pick:
     return take
 
 
-def _open(name: str, soups: Mapping[str, StoredSoup]) -> None:
-    if name in soups:
-        open_soup(soups[name].soup.id)
-        return
-    st.session_state.update({"row-detail": True, "detail": name})
-    open_page("ingredients.py")
-
-
 def show_name_field(subject: str, label: str, default: str, *, key: str) -> None:
     """Show a field to change the name of a soup.
 
@@ -236,6 +224,18 @@ def show_note_and_tags(subject: str, *, known: Iterable[str] = ()) -> None:
             disabled=is_read_only,
             on_change=lambda: _change(subject, note=st.session_state[note]),
         )
+
+
+def _nothing() -> None:
+    """Draw no page: `follow` has switched to another one."""
+
+
+def _open(name: str, soups: Mapping[str, StoredSoup]) -> None:
+    if name in soups:
+        open_soup(soups[name].soup.id)
+        return
+    st.session_state.update({"row-detail": True, "detail": name})
+    open_page("ingredients.py")
 
 
 def _rename(subject: str, label: str, name: str) -> None:

@@ -45,30 +45,6 @@ def show_choice() -> None:
     tasks.show_choice()
 
 
-@st.dialog("Open a sweep", width="large")
-def _dialog() -> None:
-    source = st.segmented_control(
-        "Source",
-        ["Bundled sample", "Folder on the server", "Hub or S3", "Upload"],
-        default="Folder on the server",
-        required=True,
-    )
-    if source == "Bundled sample":
-        st.write(
-            "A small real sweep: 14 fine-tunes on cluttered handwritten digits and one network "
-            "trained from scratch."
-        )
-        if st.button("Open the sample", type="primary"):
-            state.choose_sweep(settings.SAMPLE_SWEEP, settings.SAMPLE_TASK)
-            st.rerun()
-    elif source == "Folder on the server":
-        _browse()
-    elif source == "Hub or S3":
-        _urls()
-    else:
-        _upload()
-
-
 @st.fragment
 def show_folders() -> None:
     """Let the user choose a sweep below a folder that contains several."""
@@ -76,87 +52,6 @@ def show_folders() -> None:
     st.caption("This folder is not a sweep itself. Open one of its folders.")
     st.session_state.setdefault("browsing", st.session_state["sweep"])
     _browse()
-
-
-def _browse() -> None:
-    allowed = settings.current()
-    folder = Path(st.session_state["browsing"])
-    if not allowed.allows(folder) or not folder.is_dir():
-        folder = allowed.roots[0]
-    root = st.selectbox(
-        "Root",
-        allowed.roots,
-        index=next(i for i, root in enumerate(allowed.roots) if folder.is_relative_to(root)),
-        format_func=str,
-        help="Add folders with --root FOLDER at startup.",
-    )
-    if not folder.is_relative_to(root):
-        folder = root
-    st.markdown(f":material/folder_open: {plain(str(folder))}")
-    with st.container(height=220):
-        if folder != root and st.button(":material/arrow_upward: Parent folder", type="tertiary"):
-            st.session_state["browsing"] = str(folder.parent)
-            st.rerun(scope="fragment")
-        inner = sorted(
-            entry for entry in folder.iterdir()
-            if entry.is_dir() and not entry.name.startswith(".") and allowed.allows(entry)
-        )  # fmt: skip
-        for entry in inner:
-            if st.button(f":material/folder: {plain(entry.name)}", key=str(entry), type="tertiary"):
-                st.session_state["browsing"] = str(entry)
-                st.rerun(scope="fragment")
-        if not inner:
-            st.caption("No subfolders.")
-    _open_button(folder)
-
-
-def _open_button(folder: Path) -> None:
-    try:
-        found = Members.find(folder, settings.current().roots)
-    except StockpotError as error:
-        st.error(plain(str(error)))
-        return
-    task = _choose_task(str(folder))
-    remotes = len(found.named.urls)
-    count = len(found.local) + remotes
-    label = f"{count} checkpoint{'s' if count != 1 else ''}"
-    if remotes:
-        label += f", {remotes} remote"
-    if st.button(f"Open ({label})", type="primary", disabled=not count):
-        state.choose_sweep(str(folder), task)
-        st.rerun()
-
-
-def _choose_task(folder: str) -> str:
-    known, current = settings.current(), st.session_state["task"]
-    keeps = current in known.tasks_for(folder) and not settings.is_sample(folder)
-    return tasks.choose(folder, current if keeps else known.task_of(folder))
-
-
-def _urls() -> None:
-    text = st.text_area(
-        "URLs, one per line",
-        placeholder="hf://org/repo@revision\nhf://org/run@step-*\n"
-        "s3://bucket/runs/*/best.pt\nbase=hf://org/base-model",
-        height=130,
-        help="A URL names a repository, a folder or a file. Wildcards name several, and NAME=URL "
-        "names an ingredient. Private ones are read with the credentials of the user who started "
-        "the server.",
-    )
-    st.caption(
-        "A job first reads the headers, which show which checkpoints fit, and then downloads these."
-    )
-    task = _choose_task(str(settings.current().uploads))
-    disabled = not text.strip() or state.store().is_read_only
-    if st.button("Open URLs", type="primary", disabled=disabled):
-        try:
-            folder = folder_of(text.splitlines())
-        except StockpotError as error:
-            st.error(plain(str(error)))
-            return
-        state.choose_sweep(folder, task)
-        st.rerun()
-    show_cache()
 
 
 def folder_of(lines: Sequence[str]) -> str:
@@ -256,40 +151,6 @@ def show_cache() -> None:
             st.rerun(scope="fragment")
 
 
-def _keys_of(folder: str) -> set[str]:
-    """Return the names in the cache of the files of a sweep; none if it is not remote."""
-    remote = remote_of(folder)
-    return {file.key for file in remote.files.values()} if remote is not None else set()
-
-
-def _upload() -> None:
-    room = state.incoming().room(streamlit_internals.current_session())
-    st.caption(
-        f"Uploads may take {room / 1e6:,.0f} MB more. For larger sweeps, use a folder on the "
-        "server."
-    )
-    whole_folder = st.toggle("Upload a folder")
-    uploaded = st.file_uploader(
-        "Checkpoints (and sweep.jsonl or sweep.csv, optional)",
-        type=_UPLOAD_TYPES,
-        accept_multiple_files="directory" if whole_folder else True,
-        key=f"upload-{whole_folder}",
-    )
-    name = st.text_input("Sweep name", "uploaded")
-    task = _choose_task(str(settings.current().uploads))
-    disabled = not uploaded or state.store().is_read_only
-    if st.button("Open upload", type="primary", disabled=disabled):
-        try:
-            received = state.incoming().take([file.file_id for file in uploaded])
-            sent = [(file.name, file.path) for file in received]
-            folder = uploads.keep(sent, settings.current().uploads, name)
-        except StockpotError as error:
-            st.error(plain(str(error)))
-            return
-        state.choose_sweep(str(folder), task)
-        st.rerun()
-
-
 def open_sweep(opening: OpenSweep, label: str) -> None:
     """Add a job that reads the checkpoints of the sweep once, and show its state.
 
@@ -335,43 +196,6 @@ def read_changes(view: View, label: str) -> None:
     )
 
 
-def _read_checkpoints(opening: OpenSweep, label: str, unread: str, reading: str) -> None:
-    """Show the state of the job that reads the checkpoints of a folder, and add it.
-
-    Args:
-        opening: See `open_sweep`.
-        label: Name of the sweep.
-        unread: Sentences if the checkpoints are only read after a click.
-        reading: Sentences while they are read.
-    """
-    request = opening.request
-    recent = state.supervisor().queue.recent()
-    last = next(
-        (job for job in recent if job.kind == OpenSweep.kind and job.request == request), None
-    )
-    if last is not None and last.state in (State.FAILED, State.CANCELLED):
-        st.error(plain(last.error or "Reading cancelled."), icon=":material/error:")
-        if st.button("Retry"):
-            _open(opening, label)
-        return
-    is_reading = last is not None and last.is_unfinished
-    if not is_reading and opening.folder not in state.opened():
-        st.info(unread, icon=":material/link:")
-        if st.button("Read the checkpoints", type="primary", icon=":material/play_arrow:"):
-            _open(opening, label)
-        return
-    st.info(reading, icon=":material/hourglass_top:")
-    if not is_reading:
-        jobs.submit(OpenSweep.kind, f"Open {label}", request)
-
-
-def _open(opening: OpenSweep, label: str) -> None:
-    state.opened().add(opening.folder)
-    access.note("opened", opening.folder)
-    jobs.submit(OpenSweep.kind, f"Open {label}", opening.request)
-    st.rerun()
-
-
 @st.fragment(run_every=1.0)
 def wait_for_task(spec: str) -> None:
     """Show that a task is being described, and run the page again once it is."""
@@ -414,6 +238,182 @@ def watch_folder(folder: str, before: Listing) -> None:
 def is_root(folder: str) -> bool:
     """Whether a folder is one of those that contain sweeps."""
     return Path(folder) in settings.current().roots
+
+
+@st.dialog("Open a sweep", width="large")
+def _dialog() -> None:
+    source = st.segmented_control(
+        "Source",
+        ["Bundled sample", "Folder on the server", "Hub or S3", "Upload"],
+        default="Folder on the server",
+        required=True,
+    )
+    if source == "Bundled sample":
+        st.write(
+            "A small real sweep: 14 fine-tunes on cluttered handwritten digits and one network "
+            "trained from scratch."
+        )
+        if st.button("Open the sample", type="primary"):
+            state.choose_sweep(settings.SAMPLE_SWEEP, settings.SAMPLE_TASK)
+            st.rerun()
+    elif source == "Folder on the server":
+        _browse()
+    elif source == "Hub or S3":
+        _urls()
+    else:
+        _upload()
+
+
+def _browse() -> None:
+    allowed = settings.current()
+    folder = Path(st.session_state["browsing"])
+    if not allowed.allows(folder) or not folder.is_dir():
+        folder = allowed.roots[0]
+    root = st.selectbox(
+        "Root",
+        allowed.roots,
+        index=next(i for i, root in enumerate(allowed.roots) if folder.is_relative_to(root)),
+        format_func=str,
+        help="Add folders with --root FOLDER at startup.",
+    )
+    if not folder.is_relative_to(root):
+        folder = root
+    st.markdown(f":material/folder_open: {plain(str(folder))}")
+    with st.container(height=220):
+        if folder != root and st.button(":material/arrow_upward: Parent folder", type="tertiary"):
+            st.session_state["browsing"] = str(folder.parent)
+            st.rerun(scope="fragment")
+        inner = sorted(
+            entry for entry in folder.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".") and allowed.allows(entry)
+        )  # fmt: skip
+        for entry in inner:
+            if st.button(f":material/folder: {plain(entry.name)}", key=str(entry), type="tertiary"):
+                st.session_state["browsing"] = str(entry)
+                st.rerun(scope="fragment")
+        if not inner:
+            st.caption("No subfolders.")
+    _open_button(folder)
+
+
+def _open_button(folder: Path) -> None:
+    try:
+        found = Members.find(folder, settings.current().roots)
+    except StockpotError as error:
+        st.error(plain(str(error)))
+        return
+    task = _choose_task(str(folder))
+    remotes = len(found.named.urls)
+    count = len(found.local) + remotes
+    label = f"{count} checkpoint{'s' if count != 1 else ''}"
+    if remotes:
+        label += f", {remotes} remote"
+    if st.button(f"Open ({label})", type="primary", disabled=not count):
+        state.choose_sweep(str(folder), task)
+        st.rerun()
+
+
+def _choose_task(folder: str) -> str:
+    known, current = settings.current(), st.session_state["task"]
+    keeps = current in known.tasks_for(folder) and not settings.is_sample(folder)
+    return tasks.choose(folder, current if keeps else known.task_of(folder))
+
+
+def _urls() -> None:
+    text = st.text_area(
+        "URLs, one per line",
+        placeholder="hf://org/repo@revision\nhf://org/run@step-*\n"
+        "s3://bucket/runs/*/best.pt\nbase=hf://org/base-model",
+        height=130,
+        help="A URL names a repository, a folder or a file. Wildcards name several, and NAME=URL "
+        "names an ingredient. Private ones are read with the credentials of the user who started "
+        "the server.",
+    )
+    st.caption(
+        "A job first reads the headers, which show which checkpoints fit, and then downloads these."
+    )
+    task = _choose_task(str(settings.current().uploads))
+    disabled = not text.strip() or state.store().is_read_only
+    if st.button("Open URLs", type="primary", disabled=disabled):
+        try:
+            folder = folder_of(text.splitlines())
+        except StockpotError as error:
+            st.error(plain(str(error)))
+            return
+        state.choose_sweep(folder, task)
+        st.rerun()
+    show_cache()
+
+
+def _keys_of(folder: str) -> set[str]:
+    """Return the names in the cache of the files of a sweep; none if it is not remote."""
+    remote = remote_of(folder)
+    return {file.key for file in remote.files.values()} if remote is not None else set()
+
+
+def _upload() -> None:
+    room = state.incoming().room(streamlit_internals.current_session())
+    st.caption(
+        f"Uploads may take {room / 1e6:,.0f} MB more. For larger sweeps, use a folder on the "
+        "server."
+    )
+    whole_folder = st.toggle("Upload a folder")
+    uploaded = st.file_uploader(
+        "Checkpoints (and sweep.jsonl or sweep.csv, optional)",
+        type=_UPLOAD_TYPES,
+        accept_multiple_files="directory" if whole_folder else True,
+        key=f"upload-{whole_folder}",
+    )
+    name = st.text_input("Sweep name", "uploaded")
+    task = _choose_task(str(settings.current().uploads))
+    disabled = not uploaded or state.store().is_read_only
+    if st.button("Open upload", type="primary", disabled=disabled):
+        try:
+            received = state.incoming().take([file.file_id for file in uploaded])
+            sent = [(file.name, file.path) for file in received]
+            folder = uploads.keep(sent, settings.current().uploads, name)
+        except StockpotError as error:
+            st.error(plain(str(error)))
+            return
+        state.choose_sweep(str(folder), task)
+        st.rerun()
+
+
+def _read_checkpoints(opening: OpenSweep, label: str, unread: str, reading: str) -> None:
+    """Show the state of the job that reads the checkpoints of a folder, and add it.
+
+    Args:
+        opening: See `open_sweep`.
+        label: Name of the sweep.
+        unread: Sentences if the checkpoints are only read after a click.
+        reading: Sentences while they are read.
+    """
+    request = opening.request
+    recent = state.supervisor().queue.recent()
+    last = next(
+        (job for job in recent if job.kind == OpenSweep.kind and job.request == request), None
+    )
+    if last is not None and last.state in (State.FAILED, State.CANCELLED):
+        st.error(plain(last.error or "Reading cancelled."), icon=":material/error:")
+        if st.button("Retry"):
+            _open(opening, label)
+        return
+    is_reading = last is not None and last.is_unfinished
+    if not is_reading and opening.folder not in state.opened():
+        st.info(unread, icon=":material/link:")
+        if st.button("Read the checkpoints", type="primary", icon=":material/play_arrow:"):
+            _open(opening, label)
+        return
+    st.info(reading, icon=":material/hourglass_top:")
+    if not is_reading:
+        jobs.submit(OpenSweep.kind, f"Open {label}", request)
+
+
+def _open(opening: OpenSweep, label: str) -> None:
+    state.opened().add(opening.folder)
+    access.note("opened", opening.folder)
+    jobs.submit(OpenSweep.kind, f"Open {label}", opening.request)
+    st.rerun()
 
 
 def _is_above_sweeps(folder: str) -> bool:

@@ -68,10 +68,6 @@ def set_filter(folder: str, text: str) -> None:
     st.session_state.update({"filter": text, _filter_key(folder): text})
 
 
-def _filter_key(folder: str) -> str:
-    return f"filter-{folder}"
-
-
 def choose_baseline(names: Sequence[str], best: str | None, folder: str) -> str:
     """Let the user pin the row that differences are relative to; return its name, "" for the best.
 
@@ -219,18 +215,6 @@ def choose_groups(table: RunTable, folder: str) -> str:
     return chosen
 
 
-def _group_columns(table: RunTable) -> list[str]:
-    """Return the columns of ingredients that have few distinct values."""
-    ingredients = table.frame[table.frame[KIND] == "ingredient"]
-    return [
-        title
-        for title, column in table.columns.items()
-        if (column.is_of_runs or title in (BASIN, "tags"))
-        and column.better == 0
-        and 1 < ingredients[title].nunique() <= min(_MOST_GROUPS, len(ingredients) - 1)
-    ]
-
-
 def show_groups(table: RunTable, rows: Sequence[int], column: str, score: str) -> None:
     """Show one row per group; ticking a group selects its ingredients.
 
@@ -288,12 +272,6 @@ def show_groups(table: RunTable, rows: Sequence[int], column: str, score: str) -
     exports.show_rows(shown, "groups", decimals=dict.fromkeys(numbers, digits))
 
 
-def _group_text(value: object) -> str:
-    if value is None:
-        return UNKNOWN
-    return value if isinstance(value, str) else number_text(value)
-
-
 def show_row(view: View, table: RunTable) -> None:
     """Let the user choose a row, and show its details."""
     names = table.names
@@ -319,6 +297,28 @@ def show_row(view: View, table: RunTable) -> None:
         soup = table.soups.get(name)
         subject = soup.soup.id if soup else view.sweep[name].digest
         soup_links.show_note_and_tags(subject, known=table.tags)
+
+
+def _filter_key(folder: str) -> str:
+    return f"filter-{folder}"
+
+
+def _group_columns(table: RunTable) -> list[str]:
+    """Return the columns of ingredients that have few distinct values."""
+    ingredients = table.frame[table.frame[KIND] == "ingredient"]
+    return [
+        title
+        for title, column in table.columns.items()
+        if (column.is_of_runs or title in (BASIN, "tags"))
+        and column.better == 0
+        and 1 < ingredients[title].nunique() <= min(_MOST_GROUPS, len(ingredients) - 1)
+    ]
+
+
+def _group_text(value: object) -> str:
+    if value is None:
+        return UNKNOWN
+    return value if isinstance(value, str) else number_text(value)
 
 
 def _facts(view: View, table: RunTable, name: str) -> list[str]:

@@ -103,25 +103,6 @@ def show_choice() -> None:
         _dialog()
 
 
-@st.dialog("Choose a task", width="large")
-def _dialog() -> None:
-    source = st.segmented_control(
-        "Source", ["Offered tasks", _FORM], default="Offered tasks", required=True,
-        label_visibility="collapsed",
-    )  # fmt: skip
-    if source == _FORM:
-        created = _describe()
-        if created is not None:
-            state.choose_task(created)
-            st.rerun()
-        return
-    chosen = choose(st.session_state["sweep"], st.session_state["task"])
-    st.caption(_RESTART)
-    if st.button("Use this task" if chosen else "Continue without a task", type="primary"):
-        state.choose_task(chosen)
-        st.rerun()
-
-
 def show_needed(what: str, *, key: str = "page") -> None:
     """Show that something needs a task, and how to add one.
 
@@ -176,11 +157,6 @@ def choose_metric(view: View) -> None:
         )
 
 
-def _take_metric(key: str, default: str) -> None:
-    chosen = st.session_state[key]
-    st.session_state["metric"] = "" if chosen == default else chosen
-
-
 def choose_statistics(view: View) -> None:
     """Let the user choose the BatchNorm statistics, if the network has any."""
     if not view.offers_statistics:
@@ -204,6 +180,68 @@ def use_statistics(view: View, statistics: StatisticsChoice) -> None:
     widget = f"batchnorm-{view.task_spec}"
     st.session_state[widget] = statistics
     _take_statistics(widget)
+
+
+def create(description: Mapping[str, Any]) -> str:
+    """Write a description and have it checked; return the task.
+
+    Args:
+        description: The settings; see `hugging_face_file.write`.
+
+    Raises:
+        TaskError: A path is outside the roots, or the task cannot be created.
+    """
+    if "select" not in description["splits"]:
+        raise TaskError("Name the file of the validation data; recipes choose on it.")
+    if (kind := description["task"]) not in OFFERED:
+        raise TaskError(f"Describe a task of the kind {kind!r} in a file, for --task.")
+    known = settings.current()
+    named = [description["model"], description.get("tokenizer", description["model"])]
+    for text in [*named, *(split["file"] for split in description["splits"].values())]:
+        if not Path(text).is_absolute() or not known.allows(Path(text)):
+            raise TaskError(
+                f"{text or 'The model folder'} is not an absolute path below a folder that this "
+                "server may open. Add its folder with --root at startup."
+            )
+    body = json.dumps(description, sort_keys=True)
+    name = re.sub(r"[^a-z0-9]+", "-", description["name"].lower()).strip("-") or "task"
+    digest = hashlib.sha256(body.encode()).hexdigest()[:8]
+    path = private_folder(known.described_in) / f"{name}-{digest}.toml"
+    hugging_face_file.write(path, description)
+    spec = f"hf:{path}"
+    try:
+        _check(path)
+        with st.spinner("Reading the data"):
+            state.descriptions().get(spec, wait_s=_PATIENCE)
+    except TaskError:
+        path.unlink(missing_ok=True)
+        raise
+    access.note("created the task", spec)
+    return spec
+
+
+@st.dialog("Choose a task", width="large")
+def _dialog() -> None:
+    source = st.segmented_control(
+        "Source", ["Offered tasks", _FORM], default="Offered tasks", required=True,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    if source == _FORM:
+        created = _describe()
+        if created is not None:
+            state.choose_task(created)
+            st.rerun()
+        return
+    chosen = choose(st.session_state["sweep"], st.session_state["task"])
+    st.caption(_RESTART)
+    if st.button("Use this task" if chosen else "Continue without a task", type="primary"):
+        state.choose_task(chosen)
+        st.rerun()
+
+
+def _take_metric(key: str, default: str) -> None:
+    chosen = st.session_state[key]
+    st.session_state["metric"] = "" if chosen == default else chosen
 
 
 def _take_statistics(key: str) -> None:
@@ -349,44 +387,6 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:  # not readable
         return []
-
-
-def create(description: Mapping[str, Any]) -> str:
-    """Write a description and have it checked; return the task.
-
-    Args:
-        description: The settings; see `hugging_face_file.write`.
-
-    Raises:
-        TaskError: A path is outside the roots, or the task cannot be created.
-    """
-    if "select" not in description["splits"]:
-        raise TaskError("Name the file of the validation data; recipes choose on it.")
-    if (kind := description["task"]) not in OFFERED:
-        raise TaskError(f"Describe a task of the kind {kind!r} in a file, for --task.")
-    known = settings.current()
-    named = [description["model"], description.get("tokenizer", description["model"])]
-    for text in [*named, *(split["file"] for split in description["splits"].values())]:
-        if not Path(text).is_absolute() or not known.allows(Path(text)):
-            raise TaskError(
-                f"{text or 'The model folder'} is not an absolute path below a folder that this "
-                "server may open. Add its folder with --root at startup."
-            )
-    body = json.dumps(description, sort_keys=True)
-    name = re.sub(r"[^a-z0-9]+", "-", description["name"].lower()).strip("-") or "task"
-    digest = hashlib.sha256(body.encode()).hexdigest()[:8]
-    path = private_folder(known.described_in) / f"{name}-{digest}.toml"
-    hugging_face_file.write(path, description)
-    spec = f"hf:{path}"
-    try:
-        _check(path)
-        with st.spinner("Reading the data"):
-            state.descriptions().get(spec, wait_s=_PATIENCE)
-    except TaskError:
-        path.unlink(missing_ok=True)
-        raise
-    access.note("created the task", spec)
-    return spec
 
 
 def _check(path: Path) -> None:

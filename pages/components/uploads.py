@@ -154,13 +154,6 @@ class Incoming:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return math.inf
-
-
 class UploadsToDisk:
     """Answers upload requests.
 
@@ -245,6 +238,59 @@ class UploadsToDisk:
         return Response(status_code=204)
 
 
+def keep(files: Iterable[tuple[str, Path]], uploads: Path, name: str) -> Path:
+    """Link uploaded files into a new folder that only this server's user can read.
+
+    Args:
+        files: Pairs of the name that the browser sent and the file's path. The files stay in place.
+        uploads: Parent of the new folder.
+        name: Wanted name of the folder; characters that are unsafe in file names are replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StockpotError: A file name is invalid or occurs twice. The folder is removed again.
+    """
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:60] or "uploaded"
+    folder = uploads / f"{safe}-{secrets.token_hex(3)}"
+    folder.mkdir(mode=0o700)
+    try:
+        for sent, file in files:
+            _link(file, folder / place_of(sent))
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return folder
+
+
+def place_of(sent: str) -> PurePosixPath:
+    """Return the path of an uploaded file, relative to its sweep's folder.
+
+    A browser may send any name, so parts that lead out of the folder are dropped. The name of an
+    uploaded folder is dropped too, so that its checkpoints lie directly in the sweep's folder.
+
+    Args:
+        sent: The name that the browser sent, with its folders if a folder was uploaded.
+
+    Raises:
+        StockpotError: The file name is invalid. It is not corrected, because a table or an index
+            may refer to it.
+    """
+    parts = [part for part in sent.replace("\\", "/").split("/") if part.strip(". ")]
+    parts = parts[1:] or parts
+    if not parts or not all(p.isprintable() and len(p.encode()) <= _LONGEST_NAME for p in parts):
+        raise StockpotError(f"{sent!r} is not a valid file name; rename the file.")
+    return PurePosixPath(*parts)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
+
+
 class _Form:
     """Writes the only file of a form to disk while the form arrives."""
 
@@ -306,52 +352,6 @@ def _no_room(request: Request, room: int) -> Response:
     )
     access.log("refused", f"an upload: {reason}", access.address_of(request.scope))
     return PlainTextResponse(reason, 413)
-
-
-def keep(files: Iterable[tuple[str, Path]], uploads: Path, name: str) -> Path:
-    """Link uploaded files into a new folder that only this server's user can read.
-
-    Args:
-        files: Pairs of the name that the browser sent and the file's path. The files stay in place.
-        uploads: Parent of the new folder.
-        name: Wanted name of the folder; characters that are unsafe in file names are replaced.
-
-    Returns:
-        The folder.
-
-    Raises:
-        StockpotError: A file name is invalid or occurs twice. The folder is removed again.
-    """
-    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:60] or "uploaded"
-    folder = uploads / f"{safe}-{secrets.token_hex(3)}"
-    folder.mkdir(mode=0o700)
-    try:
-        for sent, file in files:
-            _link(file, folder / place_of(sent))
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    return folder
-
-
-def place_of(sent: str) -> PurePosixPath:
-    """Return the path of an uploaded file, relative to its sweep's folder.
-
-    A browser may send any name, so parts that lead out of the folder are dropped. The name of an
-    uploaded folder is dropped too, so that its checkpoints lie directly in the sweep's folder.
-
-    Args:
-        sent: The name that the browser sent, with its folders if a folder was uploaded.
-
-    Raises:
-        StockpotError: The file name is invalid. It is not corrected, because a table or an index
-            may refer to it.
-    """
-    parts = [part for part in sent.replace("\\", "/").split("/") if part.strip(". ")]
-    parts = parts[1:] or parts
-    if not parts or not all(p.isprintable() and len(p.encode()) <= _LONGEST_NAME for p in parts):
-        raise StockpotError(f"{sent!r} is not a valid file name; rename the file.")
-    return PurePosixPath(*parts)
 
 
 def _link(file: Path, target: Path) -> None:

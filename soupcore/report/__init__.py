@@ -54,6 +54,46 @@ def contents(context: Context, soup: str | None = None) -> list[str]:
     return list(_sections(context, soup))
 
 
+def folder(context: Context, soup: str | None = None, *, title: str = "") -> dict[str, str]:
+    """Return a report and its files: `{path: text}`.
+
+    The files are `report.html`; its tables in `tables/`, as CSV and LaTeX; `reproduce.py`; and, if
+    the report has a soup, its recipe as `recipe.json` and its model card as `README.md`. The
+    weights are not included.
+
+    Args:
+        context: As for `report`.
+        soup: As for `report`.
+        title: As for `report`.
+
+    Raises:
+        RecipeError: There is no such soup.
+    """
+    page = report(context, soup, title=title)
+    found = {"report.html": page}
+    found |= {f"tables/{name}": text for name, text in html.saved_tables(page).items()}
+    picked = _picked(Overview.of(context), soup) if context.has_task else None
+    found["reproduce.py"] = "\n\n".join(
+        f"# {about}\n{source}" for about, source in _sources(context, picked).items()
+    )
+    if picked is not None:
+        recipe = json.dumps(picked.soup.to_json(), indent=2, ensure_ascii=False)
+        card = card_of(context, picked.soup)
+        found |= {"recipe.json": f"{recipe}\n", "README.md": card}
+    return found
+
+
+def archive(context: Context, soup: str | None = None, *, title: str = "") -> bytes:
+    """Return `folder` as a ZIP archive; equal results give an equal archive."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, text in folder(context, soup, title=title).items():
+            info = zipfile.ZipInfo(f"stockpot-report/{name}", _DATE)
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            opened.writestr(info, text)
+    return packed.getvalue()
+
+
 def _about(context: Context) -> str:
     sweep = context.sweep
     base = f"base: {sweep.base.name}" if sweep.base else "no base checkpoint"
@@ -98,46 +138,6 @@ def _verdict(known: Overview) -> str:
     first, *others = verdict.sentences
     more = html.paragraph(" ".join(others)) if others else ""
     return f'<div class="verdict {verdict.outcome}">{html.paragraph(first)}{more}</div>'
-
-
-def folder(context: Context, soup: str | None = None, *, title: str = "") -> dict[str, str]:
-    """Return a report and its files: `{path: text}`.
-
-    The files are `report.html`; its tables in `tables/`, as CSV and LaTeX; `reproduce.py`; and, if
-    the report has a soup, its recipe as `recipe.json` and its model card as `README.md`. The
-    weights are not included.
-
-    Args:
-        context: As for `report`.
-        soup: As for `report`.
-        title: As for `report`.
-
-    Raises:
-        RecipeError: There is no such soup.
-    """
-    page = report(context, soup, title=title)
-    found = {"report.html": page}
-    found |= {f"tables/{name}": text for name, text in html.saved_tables(page).items()}
-    picked = _picked(Overview.of(context), soup) if context.has_task else None
-    found["reproduce.py"] = "\n\n".join(
-        f"# {about}\n{source}" for about, source in _sources(context, picked).items()
-    )
-    if picked is not None:
-        recipe = json.dumps(picked.soup.to_json(), indent=2, ensure_ascii=False)
-        card = card_of(context, picked.soup)
-        found |= {"recipe.json": f"{recipe}\n", "README.md": card}
-    return found
-
-
-def archive(context: Context, soup: str | None = None, *, title: str = "") -> bytes:
-    """Return `folder` as a ZIP archive; equal results give an equal archive."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as opened:
-        for name, text in folder(context, soup, title=title).items():
-            info = zipfile.ZipInfo(f"stockpot-report/{name}", _DATE)
-            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            opened.writestr(info, text)
-    return packed.getvalue()
 
 
 def _sources(context: Context, picked: StoredSoup | None) -> dict[str, str]:

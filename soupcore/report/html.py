@@ -186,15 +186,6 @@ def saved_tables(page: str) -> dict[str, str]:
     return {name: unquote(text) for name, text in _FILE.findall(page)}
 
 
-def _images(name: str) -> str:
-    """Return buttons that save a figure as an image; the browser draws it, without a server."""
-    buttons = " · ".join(
-        f'<button type="button" data-figure="{name}" data-format="{form.lower()}">{form}</button>'
-        for form in _IMAGES
-    )
-    return f'<p class="files">Figure: {buttons}</p>'
-
-
 def plot(
     figure: go.Figure, name: str, title: str, about: str, caption: str, frame: pd.DataFrame
 ) -> str:
@@ -244,6 +235,15 @@ def page(title: str, about: str, sections: Sequence[Section]) -> str:
         f"<header><h1>{html(title)}</h1>{paragraph(about, 'about')}</header>"
         f'<nav aria-label="Contents"><ol>{contents}</ol></nav>{bodies}</main></body></html>\n'
     )
+
+
+def _images(name: str) -> str:
+    """Return buttons that save a figure as an image; the browser draws it, without a server."""
+    buttons = " · ".join(
+        f'<button type="button" data-figure="{name}" data-format="{form.lower()}">{form}</button>'
+        for form in _IMAGES
+    )
+    return f'<p class="files">Figure: {buttons}</p>'
 
 
 def _cell(tag: str, part: Part, is_number: bool) -> str:

@@ -45,6 +45,93 @@ def protocol(known: Overview) -> str:
     return html.table(heads, rows, left=len(heads)) + html.terms(_terms(known))
 
 
+def ingredients(sweep: Sweep, stored: StoredSoup | None) -> str:
+    """Return the section: coefficients in a soup, hyperparameters and digests."""
+    columns, logged = sweep.columns, sweep.logged_columns
+    coefficients = stored.soup.coefficient_texts if stored else {}
+    heads = ["ingredient", *(["in the soup"] if stored else []), *columns]
+    heads += [f"{name} (logged)" for name in logged]
+    rows = []
+    base = [sweep.base] if sweep.base else []
+    for each in (*base, *sweep.ingredients.values()):
+        values = [*map(each.hyperparameters.get, columns), *map(each.logged_metrics.get, logged)]
+        row = [Cell(each.name, f"SHA-256 {each.digest[:_DIGITS]}")]
+        row += [Cell(_share(stored, coefficients, each.name))] if stored else []
+        rows.append([*row, *(Cell(_value(value)) for value in values)])
+    body = html.table(heads, rows, left=len(heads))
+    body += html.files(sweep.to_frame(), "ingredients")
+    if stored is not None:
+        body += html.note(f"The soup is {stored.label}; {UNKNOWN} = not in it.")
+        body += "".join(html.note(f"Not merged: {each}.") for each in stored.soup.fixed)
+        body += "".join(html.note(text) for text in stored.soup.notes)
+    if logged:
+        body += html.note("Logged metrics come from the training tool and were not measured here.")
+    return body
+
+
+def soups(stored: list[StoredSoup]) -> str:
+    """Return the soups of a sweep without a task, and so without scores."""
+    rows = [
+        [
+            each.label,
+            ", ".join(
+                f"{name} × {text}" if text else name
+                for name, text in each.soup.coefficient_texts.items()
+            ),
+        ]
+        for each in stored
+    ]
+    return html.table(["soup", "made of"], rows, left=2)
+
+
+def notes(context: Context, stored: Sequence[StoredSoup]) -> str:
+    """Return the section: the starred, tagged or annotated soups and ingredients; "" for none.
+
+    Args:
+        context: The sweep.
+        stored: Its soups.
+    """
+    found = annotations(context.store, [each.digest for each in context.sweep.ingredients.values()])
+    rows = [(soup.label, soup.annotation) for soup in stored]
+    rows += [
+        (name, found[each.digest])
+        for name, each in context.sweep.ingredients.items()
+        if each.digest in found
+    ]
+    lines: list[list[Part]] = [
+        [f"{'★ ' if each.starred else ''}{name}", ", ".join(each.tags), each.note]
+        for name, each in rows
+        if each.note or each.tags or each.starred
+    ]
+    return html.table(["name", "tags", "note"], lines, left=3) if lines else ""
+
+
+def fit(report: FitReport) -> str:
+    """Return the section: which checkpoints were excluded, and all other findings."""
+    excluded = f"Excluded: {', '.join(sorted(report.misfits))}." if report.misfits else ""
+    body = html.paragraph(excluded or "All checkpoints are compatible.")
+    if report.reference:
+        body += html.note(f"All tensors were compared with {report.reference}.")
+    if report.findings:
+        rows: list[list[Part]] = [
+            [each.severity, ", ".join(names), Cell(each.problem, each.tensor), each.way_out]
+            for names, each in report.grouped
+        ]
+        heads = ["severity", "checkpoint", "problem", "how to fix"]
+        body += html.table(heads, rows, left=len(heads))
+        body += html.files(report.to_frame(), "fit")
+    if report.ignored:
+        body += html.note(f"Ignored files of trainers: {_some(report.ignored)}.")
+    if report.others:
+        body += html.note(f"Not checkpoints: {_some(report.others)}.")
+    return body
+
+
+def limitations(known: Overview) -> str:
+    """Return the section, by fixed rules over the stored results."""
+    return html.bullets(_limits(known))
+
+
 def _use(context: Context, role: str) -> str:
     if role == "train" and context.evaluations.estimate is None:
         return "not used"
@@ -148,30 +235,6 @@ def _versions(soups: list[Soup]) -> dict[str, str]:
     return found
 
 
-def ingredients(sweep: Sweep, stored: StoredSoup | None) -> str:
-    """Return the section: coefficients in a soup, hyperparameters and digests."""
-    columns, logged = sweep.columns, sweep.logged_columns
-    coefficients = stored.soup.coefficient_texts if stored else {}
-    heads = ["ingredient", *(["in the soup"] if stored else []), *columns]
-    heads += [f"{name} (logged)" for name in logged]
-    rows = []
-    base = [sweep.base] if sweep.base else []
-    for each in (*base, *sweep.ingredients.values()):
-        values = [*map(each.hyperparameters.get, columns), *map(each.logged_metrics.get, logged)]
-        row = [Cell(each.name, f"SHA-256 {each.digest[:_DIGITS]}")]
-        row += [Cell(_share(stored, coefficients, each.name))] if stored else []
-        rows.append([*row, *(Cell(_value(value)) for value in values)])
-    body = html.table(heads, rows, left=len(heads))
-    body += html.files(sweep.to_frame(), "ingredients")
-    if stored is not None:
-        body += html.note(f"The soup is {stored.label}; {UNKNOWN} = not in it.")
-        body += "".join(html.note(f"Not merged: {each}.") for each in stored.soup.fixed)
-        body += "".join(html.note(text) for text in stored.soup.notes)
-    if logged:
-        body += html.note("Logged metrics come from the training tool and were not measured here.")
-    return body
-
-
 def _share(stored: StoredSoup | None, coefficients: Mapping[str, str], name: str) -> str:
     if stored is None or name not in coefficients:
         return UNKNOWN
@@ -186,72 +249,9 @@ def _value(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def soups(stored: list[StoredSoup]) -> str:
-    """Return the soups of a sweep without a task, and so without scores."""
-    rows = [
-        [
-            each.label,
-            ", ".join(
-                f"{name} × {text}" if text else name
-                for name, text in each.soup.coefficient_texts.items()
-            ),
-        ]
-        for each in stored
-    ]
-    return html.table(["soup", "made of"], rows, left=2)
-
-
-def notes(context: Context, stored: Sequence[StoredSoup]) -> str:
-    """Return the section: the starred, tagged or annotated soups and ingredients; "" for none.
-
-    Args:
-        context: The sweep.
-        stored: Its soups.
-    """
-    found = annotations(context.store, [each.digest for each in context.sweep.ingredients.values()])
-    rows = [(soup.label, soup.annotation) for soup in stored]
-    rows += [
-        (name, found[each.digest])
-        for name, each in context.sweep.ingredients.items()
-        if each.digest in found
-    ]
-    lines: list[list[Part]] = [
-        [f"{'★ ' if each.starred else ''}{name}", ", ".join(each.tags), each.note]
-        for name, each in rows
-        if each.note or each.tags or each.starred
-    ]
-    return html.table(["name", "tags", "note"], lines, left=3) if lines else ""
-
-
-def fit(report: FitReport) -> str:
-    """Return the section: which checkpoints were excluded, and all other findings."""
-    excluded = f"Excluded: {', '.join(sorted(report.misfits))}." if report.misfits else ""
-    body = html.paragraph(excluded or "All checkpoints are compatible.")
-    if report.reference:
-        body += html.note(f"All tensors were compared with {report.reference}.")
-    if report.findings:
-        rows: list[list[Part]] = [
-            [each.severity, ", ".join(names), Cell(each.problem, each.tensor), each.way_out]
-            for names, each in report.grouped
-        ]
-        heads = ["severity", "checkpoint", "problem", "how to fix"]
-        body += html.table(heads, rows, left=len(heads))
-        body += html.files(report.to_frame(), "fit")
-    if report.ignored:
-        body += html.note(f"Ignored files of trainers: {_some(report.ignored)}.")
-    if report.others:
-        body += html.note(f"Not checkpoints: {_some(report.others)}.")
-    return body
-
-
 def _some(names: tuple[str, ...]) -> str:
     more = len(names) - _OTHERS
     return ", ".join(names[:_OTHERS]) + (f" and {more} more" if more > 0 else "")
-
-
-def limitations(known: Overview) -> str:
-    """Return the section, by fixed rules over the stored results."""
-    return html.bullets(_limits(known))
 
 
 def _limits(known: Overview) -> Iterator[str]:

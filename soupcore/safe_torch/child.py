@@ -58,21 +58,6 @@ def main() -> None:
         requests.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
 
 
-def _read(file: int, output: int, request: list[str]) -> None:
-    """Read the file, write the answer, and end."""
-    os.dup2(file, 0)  # closes the socket
-    os.dup2(output, 1)
-    os.closerange(3, max(file, output) + 1)
-    opened = os.fdopen(0, "rb")
-    _limit()
-    gc.disable()  # it would traverse millions of small objects again and again
-    sys.addaudithook(_deny)
-    text = answer(opened, request)
-    while text:
-        text = text[os.write(1, text) :]
-    os._exit(0)  # destroying a deeply nested object would take time
-
-
 def answer(file: BinaryIO, request: list[str]) -> bytes:
     """Return the answer to a request; see the module."""
     try:
@@ -86,6 +71,21 @@ def answer(file: BinaryIO, request: list[str]) -> bytes:
     except Exception as error:  # a bug in this package that a damaged file triggers
         text = _refused(f"It is damaged in an unknown way ({type(error).__name__}: {error}).")
     return text
+
+
+def _read(file: int, output: int, request: list[str]) -> None:
+    """Read the file, write the answer, and end."""
+    os.dup2(file, 0)  # closes the socket
+    os.dup2(output, 1)
+    os.closerange(3, max(file, output) + 1)
+    opened = os.fdopen(0, "rb")
+    _limit()
+    gc.disable()  # it would traverse millions of small objects again and again
+    sys.addaudithook(_deny)
+    text = answer(opened, request)
+    while text:
+        text = text[os.write(1, text) :]
+    os._exit(0)  # destroying a deeply nested object would take time
 
 
 def _found(file: BinaryIO, request: list[str]) -> dict[str, Any]:

@@ -33,6 +33,27 @@ from soupcore.safe_torch.refusal import Refusal
 from soupcore.safe_torch.tensors import is_dtype, is_storage_class
 from soupcore.safe_torch.values import Inert
 
+_UNUSUAL = "a model's yaml of an unusual form"
+_ROW = 4  # from, number, module, arguments
+_PREFIXES = {
+    "torch.nn.modules.": "nn.",
+    "torchvision.ops.": "torchvision.ops.",
+    "ultralytics.nn.modules.": "",
+}
+_LAYERS = frozenset(
+    written + name
+    for package, written in _PREFIXES.items()
+    for module, names in MODULE_CLASSES.items()
+    if module.startswith(package)
+    for name in names.split()
+) | {"Silence"}  # of YOLOv9, replaced before it is looked up
+_LITERAL = r"(?:True|False|None|-?[0-9]+(?:\.[0-9]*)?(?:e-?[0-9]+)?)"
+_ARGUMENT = rf"\s*(?:[a-z_]+\s*=\s*)?{_LITERAL}\s*"
+_ARGUMENTS = rf"{_ARGUMENT}(?:,{_ARGUMENT})*"
+_ACTIVATION = re.compile(rf"(?:torch\.)?(nn\.[A-Za-z0-9]+)(?:\((?:{_ARGUMENTS})?\))?")
+_MOST_PARTS = 10_000  # numbers and texts in a description; the largest models have a thousand
+_NOT_PLAIN = object()
+
 
 def check_name(path: str) -> None:
     """Refuse names that only malicious files contain.
@@ -52,29 +73,6 @@ def check_name(path: str) -> None:
         )
 
 
-def _is_harmful(path: str) -> bool:
-    if path in USUAL_NAMES:
-        return False
-    module, _, within = path.partition(":")
-    # A dotted name may reach other modules that the first one has imported.
-    steps = within.split(".")
-    return (
-        path in HARMFUL
-        or path.startswith(HARMFUL_PACKAGES)
-        or any(step.startswith("__") for step in steps)
-        or _is_unusual_library(module if within else path.rpartition(".")[0])
-        or _is_unusual_library(steps[0])
-    )
-
-
-def _is_unusual_library(module: str) -> bool:
-    """Return whether a module belongs to the standard library but never to checkpoints."""
-    root, _, inside = module.partition(".")
-    if root not in sys.stdlib_module_names or root in USUAL_MODULES:
-        return False
-    return not inside or root in PACKAGES
-
-
 def may_execute(machine: Machine) -> list[str]:
     """Return the names that `torch.load` would import or run, beyond those known as harmless.
 
@@ -91,47 +89,6 @@ def may_execute(machine: Machine) -> list[str]:
         elif instance.path.startswith("numpy.") and not is_plain_numpy(instance):
             found.add("numpy.dtype of an unusual kind")
     return sorted(found)
-
-
-def _is_known(instance: Inert) -> bool:
-    path = instance.path
-    return (
-        path in (CALLED if instance.called else MADE)
-        and not (instance.items and path not in APPENDED)
-        and not (instance.entries and path not in SET_BY_KEY)
-        and not (instance.args and path in EMPTY)
-        and not (path in TEXTS and [type(arg) for arg in instance.args] != [str])
-        and _has_known_state(instance)
-    )
-
-
-def _has_known_state(instance: Inert) -> bool:
-    """Return whether `instance.attributes` gives all of its state."""
-    state = instance.state
-    if type(state) is tuple and instance.path not in MODULE_PATHS:
-        slots = len(state) == 2 and all(part is None or isinstance(part, dict) for part in state)
-        return slots or instance.path.startswith("numpy.")  # see is_plain_numpy
-    return state is None or isinstance(state, dict)
-
-
-_UNUSUAL = "a model's yaml of an unusual form"
-_ROW = 4  # from, number, module, arguments
-_PREFIXES = {
-    "torch.nn.modules.": "nn.",
-    "torchvision.ops.": "torchvision.ops.",
-    "ultralytics.nn.modules.": "",
-}
-_LAYERS = frozenset(
-    written + name
-    for package, written in _PREFIXES.items()
-    for module, names in MODULE_CLASSES.items()
-    if module.startswith(package)
-    for name in names.split()
-) | {"Silence"}  # of YOLOv9, replaced before it is looked up
-_LITERAL = r"(?:True|False|None|-?[0-9]+(?:\.[0-9]*)?(?:e-?[0-9]+)?)"
-_ARGUMENT = rf"\s*(?:[a-z_]+\s*=\s*)?{_LITERAL}\s*"
-_ARGUMENTS = rf"{_ARGUMENT}(?:,{_ARGUMENT})*"
-_ACTIVATION = re.compile(rf"(?:torch\.)?(nn\.[A-Za-z0-9]+)(?:\((?:{_ARGUMENTS})?\))?")
 
 
 def run_by_ultralytics(instances: Iterable[Inert]) -> list[str]:
@@ -164,7 +121,48 @@ def ultralytics_network(instances: Iterable[Inert]) -> dict[str, Any] | None:
     return None
 
 
-_MOST_PARTS = 10_000  # numbers and texts in a description; the largest models have a thousand
+def _is_harmful(path: str) -> bool:
+    if path in USUAL_NAMES:
+        return False
+    module, _, within = path.partition(":")
+    # A dotted name may reach other modules that the first one has imported.
+    steps = within.split(".")
+    return (
+        path in HARMFUL
+        or path.startswith(HARMFUL_PACKAGES)
+        or any(step.startswith("__") for step in steps)
+        or _is_unusual_library(module if within else path.rpartition(".")[0])
+        or _is_unusual_library(steps[0])
+    )
+
+
+def _is_unusual_library(module: str) -> bool:
+    """Return whether a module belongs to the standard library but never to checkpoints."""
+    root, _, inside = module.partition(".")
+    if root not in sys.stdlib_module_names or root in USUAL_MODULES:
+        return False
+    return not inside or root in PACKAGES
+
+
+def _is_known(instance: Inert) -> bool:
+    path = instance.path
+    return (
+        path in (CALLED if instance.called else MADE)
+        and not (instance.items and path not in APPENDED)
+        and not (instance.entries and path not in SET_BY_KEY)
+        and not (instance.args and path in EMPTY)
+        and not (path in TEXTS and [type(arg) for arg in instance.args] != [str])
+        and _has_known_state(instance)
+    )
+
+
+def _has_known_state(instance: Inert) -> bool:
+    """Return whether `instance.attributes` gives all of its state."""
+    state = instance.state
+    if type(state) is tuple and instance.path not in MODULE_PATHS:
+        slots = len(state) == 2 and all(part is None or isinstance(part, dict) for part in state)
+        return slots or instance.path.startswith("numpy.")  # see is_plain_numpy
+    return state is None or isinstance(state, dict)
 
 
 def _plain(value: Any, left: list[int], depth: int = 6) -> Any:
@@ -181,9 +179,6 @@ def _plain(value: Any, left: list[int], depth: int = 6) -> Any:
         entries = {str(key): _plain(part, left, depth - 1) for key, part in value.items()}
         return _NOT_PLAIN if any(part is _NOT_PLAIN for part in entries.values()) else entries
     return _NOT_PLAIN
-
-
-_NOT_PLAIN = object()
 
 
 def _descriptions(instances: Iterable[Inert]) -> Iterator[Any]:

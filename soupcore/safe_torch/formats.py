@@ -65,6 +65,63 @@ def read_tree(file: BinaryIO, run: Run = Machine) -> tuple[str, Any, Machine, Pl
     return kind, tree, machine, places
 
 
+def read_legacy(
+    file: BinaryIO, run: Run = Machine
+) -> tuple[Any, Machine, dict[str, tuple[int, int]]]:
+    """Read a file from before torch 1.6, and find its storages without reading them.
+
+    Args:
+        file: The file, seekable.
+        run: Creates the machine that reads the pickles.
+
+    Returns:
+        The object, the machine that read it, and `{key: (offset, nbytes)}` of the storages.
+
+    Raises:
+        Refusal: The file has another format, or is damaged.
+    """
+    size = file.seek(0, os.SEEK_END)
+    tree, machine, storages = _read_legacy_pickles(file, run)
+    places = {}
+    position = machine.position
+    for key, storage in storages.items():
+        file.seek(position)
+        prefix = file.read(_COUNT.size)
+        if len(prefix) != _COUNT.size:
+            raise Refusal(f"It ended before the storage {key!r}: it was truncated.", INCOMPLETE)
+        position += _COUNT.size
+        if _COUNT.unpack(prefix)[0] * ITEM_SIZES[storage.dtype] != storage.nbytes:
+            raise Refusal(f"The size of its storage {key!r} contradicts its tensors.", COPY)
+        if position + storage.nbytes > size:
+            raise Refusal(f"It ended inside the storage {key!r}: it was truncated.", INCOMPLETE)
+        places[key] = (position, storage.nbytes)
+        position += storage.nbytes
+    if position != size:
+        raise Refusal(f"It has {size - position} unknown bytes after its last storage.", COPY)
+    return tree, machine, places
+
+
+def legacy_prefixes(file: BinaryIO) -> list[tuple[int, int]]:
+    """Return the numbers before the storages of a file from before torch 1.6, by its pickles alone.
+
+    Args:
+        file: The file, seekable, of which only the beginning with the pickles has to be there.
+
+    Returns:
+        The offset and the number of elements of each storage.
+
+    Raises:
+        Refusal: The file has another format, or is damaged.
+    """
+    _, machine, storages = _read_legacy_pickles(file, Machine)
+    prefixes = []
+    position = machine.position
+    for storage in storages.values():
+        prefixes.append((position, storage.nbytes // ITEM_SIZES[storage.dtype]))
+        position += _COUNT.size + storage.nbytes
+    return prefixes
+
+
 def _ends_as_zip(file: BinaryIO) -> bool:
     file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
     return file.read(4) == b"PK\5\6"
@@ -132,63 +189,6 @@ def _check_kind(archive: Archive) -> None:
             "It is a zip archive, but not from torch.save (it has no record 'data.pkl').",
             "If it contains a checkpoint, unpack it first.",
         )
-
-
-def read_legacy(
-    file: BinaryIO, run: Run = Machine
-) -> tuple[Any, Machine, dict[str, tuple[int, int]]]:
-    """Read a file from before torch 1.6, and find its storages without reading them.
-
-    Args:
-        file: The file, seekable.
-        run: Creates the machine that reads the pickles.
-
-    Returns:
-        The object, the machine that read it, and `{key: (offset, nbytes)}` of the storages.
-
-    Raises:
-        Refusal: The file has another format, or is damaged.
-    """
-    size = file.seek(0, os.SEEK_END)
-    tree, machine, storages = _read_legacy_pickles(file, run)
-    places = {}
-    position = machine.position
-    for key, storage in storages.items():
-        file.seek(position)
-        prefix = file.read(_COUNT.size)
-        if len(prefix) != _COUNT.size:
-            raise Refusal(f"It ended before the storage {key!r}: it was truncated.", INCOMPLETE)
-        position += _COUNT.size
-        if _COUNT.unpack(prefix)[0] * ITEM_SIZES[storage.dtype] != storage.nbytes:
-            raise Refusal(f"The size of its storage {key!r} contradicts its tensors.", COPY)
-        if position + storage.nbytes > size:
-            raise Refusal(f"It ended inside the storage {key!r}: it was truncated.", INCOMPLETE)
-        places[key] = (position, storage.nbytes)
-        position += storage.nbytes
-    if position != size:
-        raise Refusal(f"It has {size - position} unknown bytes after its last storage.", COPY)
-    return tree, machine, places
-
-
-def legacy_prefixes(file: BinaryIO) -> list[tuple[int, int]]:
-    """Return the numbers before the storages of a file from before torch 1.6, by its pickles alone.
-
-    Args:
-        file: The file, seekable, of which only the beginning with the pickles has to be there.
-
-    Returns:
-        The offset and the number of elements of each storage.
-
-    Raises:
-        Refusal: The file has another format, or is damaged.
-    """
-    _, machine, storages = _read_legacy_pickles(file, Machine)
-    prefixes = []
-    position = machine.position
-    for storage in storages.values():
-        prefixes.append((position, storage.nbytes // ITEM_SIZES[storage.dtype]))
-        position += _COUNT.size + storage.nbytes
-    return prefixes
 
 
 def _read_legacy_pickles(file: BinaryIO, run: Run) -> tuple[Any, Machine, dict[str, Storage]]:

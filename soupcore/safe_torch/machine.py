@@ -569,7 +569,7 @@ _NOT_OF_TORCH = {
     0x98: "READONLY_BUFFER",
     0x8B: "LONG4",
     ord("2"): "DUP",
-    ord("L"): "_LONG",
+    ord("L"): "LONG",
     ord("F"): "FLOAT",
     ord("S"): "STRING",
     ord("V"): "UNICODE",

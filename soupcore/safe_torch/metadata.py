@@ -76,33 +76,6 @@ def values_of(tree: Any) -> dict[str, Plain]:
     return dict(list(values)[:MOST_DETAILS])
 
 
-class _Reading:
-    def __init__(self, number_of_tensor: Callable[[Tensor], Plain]) -> None:
-        self._number_of_tensor = number_of_tensor
-        self._steps = 0
-
-    def flat(
-        self, entries: dict[Any, Any], depth: int, prefix: str = ""
-    ) -> Iterator[tuple[str, Plain]]:
-        for key, value in entries.items():
-            self._steps += 1  # bounds the time for parts that are shared many times
-            if self._steps > _MOST_STEPS:
-                return
-            if type(key) is not str or not key.isprintable():
-                continue
-            name = prefix + key
-            plain = plain_value(value)
-            if type(value) is Tensor and (number := self._number_of_tensor(value)) is not None:
-                plain = plain_value(number)
-            if plain is not _NOTHING and len(name) <= LONGEST_TEXT:
-                yield name, plain
-                continue
-            if type(value) is Inert:
-                self._steps += len(value.attributes)  # `_fields` reads all of them
-            if depth > 1 and (inner := _fields(value)):
-                yield from self.flat(inner, depth - 1, f"{name}.")
-
-
 def plain_value(value: Any) -> Any:
     """Return an unpickled object as a plain value; `_NOTHING` if it is not plain, or too long."""
     if isinstance(value, str):
@@ -120,43 +93,6 @@ def plain_value(value: Any) -> Any:
         if len(parts) == len(value) and _NOTHING not in parts:
             return plain_value(", ".join(map(str, parts)))
     return _NOTHING
-
-
-def _plain_instance(value: Inert) -> Any:
-    if value.path in SCALARS:
-        number = number_of(value)
-        return _NOTHING if number is None else number
-    texts = [part for part in value.args if isinstance(part, str)]
-    if value.path.startswith("pathlib.") and len(texts) == len(value.args):
-        return plain_value("/".join(texts).replace("//", "/", 1))
-    if value.path == "torch.device":
-        return plain_value(":".join(str(plain_value(part)) for part in value.args[:2]))
-    if value.path.startswith("omegaconf.nodes."):
-        inner = value.attributes.get("_val")
-        return _NOTHING if type(inner) is Inert else plain_value(inner)
-    if value.path == "omegaconf.listconfig.ListConfig":
-        inner = value.attributes.get("_content")
-        return plain_value(inner) if type(inner) is list else _NOTHING
-    # Members of Enums are pickled as calls with their value.
-    is_named = value.called or value.path == "torch.torch_version.TorchVersion"
-    if is_named and len(value.args) == 1 and type(value.args[0]) in (str, int, float):
-        return plain_value(value.args[0])
-    return _NOTHING
-
-
-def _fields(value: Any) -> dict[Any, Any] | None:
-    """Return the named parts of a dict, a namespace, a dataclass or an OmegaConf tree."""
-    if isinstance(value, dict):
-        return value
-    if type(value) is not Inert or is_module(value):
-        return None
-    attributes = value.attributes
-    if value.path.startswith("omegaconf."):
-        content = attributes.get("_content")
-        return content if isinstance(content, dict) else None
-    if value.entries:
-        return value.entries
-    return {key: part for key, part in attributes.items() if not str(key).startswith("_")}
 
 
 class Scalars:
@@ -201,8 +137,7 @@ def local_paths_of(tree: Any) -> list[tuple[str, str]]:
     """Return strings that look like paths on the machine where the file was saved.
 
     Returns:
-        `[(place, path)]`, such as `("train_args.data", "/home/anna/data.yaml")`; at most
-        `_MOST_PATHS`.
+        `[(place, path)]`, such as `("train_args.data", "/home/anna/data.yaml")`; at most 50.
     """
     paths = []
     for trail, text in _texts(tree):
@@ -211,6 +146,70 @@ def local_paths_of(tree: Any) -> list[tuple[str, str]]:
             if len(paths) == _MOST_PATHS:
                 break
     return paths
+
+
+class _Reading:
+    def __init__(self, number_of_tensor: Callable[[Tensor], Plain]) -> None:
+        self._number_of_tensor = number_of_tensor
+        self._steps = 0
+
+    def flat(
+        self, entries: dict[Any, Any], depth: int, prefix: str = ""
+    ) -> Iterator[tuple[str, Plain]]:
+        for key, value in entries.items():
+            self._steps += 1  # bounds the time for parts that are shared many times
+            if self._steps > _MOST_STEPS:
+                return
+            if type(key) is not str or not key.isprintable():
+                continue
+            name = prefix + key
+            plain = plain_value(value)
+            if type(value) is Tensor and (number := self._number_of_tensor(value)) is not None:
+                plain = plain_value(number)
+            if plain is not _NOTHING and len(name) <= LONGEST_TEXT:
+                yield name, plain
+                continue
+            if type(value) is Inert:
+                self._steps += len(value.attributes)  # `_fields` reads all of them
+            if depth > 1 and (inner := _fields(value)):
+                yield from self.flat(inner, depth - 1, f"{name}.")
+
+
+def _plain_instance(value: Inert) -> Any:
+    if value.path in SCALARS:
+        number = number_of(value)
+        return _NOTHING if number is None else number
+    texts = [part for part in value.args if isinstance(part, str)]
+    if value.path.startswith("pathlib.") and len(texts) == len(value.args):
+        return plain_value("/".join(texts).replace("//", "/", 1))
+    if value.path == "torch.device":
+        return plain_value(":".join(str(plain_value(part)) for part in value.args[:2]))
+    if value.path.startswith("omegaconf.nodes."):
+        inner = value.attributes.get("_val")
+        return _NOTHING if type(inner) is Inert else plain_value(inner)
+    if value.path == "omegaconf.listconfig.ListConfig":
+        inner = value.attributes.get("_content")
+        return plain_value(inner) if type(inner) is list else _NOTHING
+    # Members of Enums are pickled as calls with their value.
+    is_named = value.called or value.path == "torch.torch_version.TorchVersion"
+    if is_named and len(value.args) == 1 and type(value.args[0]) in (str, int, float):
+        return plain_value(value.args[0])
+    return _NOTHING
+
+
+def _fields(value: Any) -> dict[Any, Any] | None:
+    """Return the named parts of a dict, a namespace, a dataclass or an OmegaConf tree."""
+    if isinstance(value, dict):
+        return value
+    if type(value) is not Inert or is_module(value):
+        return None
+    attributes = value.attributes
+    if value.path.startswith("omegaconf."):
+        content = attributes.get("_content")
+        return content if isinstance(content, dict) else None
+    if value.entries:
+        return value.entries
+    return {key: part for key, part in attributes.items() if not str(key).startswith("_")}
 
 
 def _texts(tree: Any) -> Iterator[tuple[_Trail, str]]:

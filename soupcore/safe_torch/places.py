@@ -131,6 +131,14 @@ def is_weight_like(tensor: AnyTensor) -> bool:
     return tensor.dtype in FLOATS and not is_number
 
 
+def is_module(value: Any) -> bool:
+    """Return whether an unpickled object is an instance of `nn.Module` or of a similar class."""
+    return type(value) is Inert and all(
+        isinstance(value.attributes.get(part), dict)
+        for part in ("_parameters", "_buffers", "_modules")
+    )
+
+
 class _Walk:
     def __init__(
         self, preference: Mapping[str, int], array_of: ArrayOf, *, takes_arrays: bool
@@ -266,14 +274,6 @@ def _joined(place: str, key: Any) -> str:
         return place
     text = str(key)[:_LONGEST_KEY]
     return f"{place}.{text}" if place else text
-
-
-def is_module(value: Any) -> bool:
-    """Return whether an unpickled object is an instance of `nn.Module` or of a similar class."""
-    return type(value) is Inert and all(
-        isinstance(value.attributes.get(part), dict)
-        for part in ("_parameters", "_buffers", "_modules")
-    )
 
 
 @dataclass

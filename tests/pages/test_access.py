@@ -84,7 +84,7 @@ SITES = [
 
 @pytest.mark.parametrize(("origin", "passes"), SITES)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"])
-def test_a_request_of_a_page_comes_from_our_own(method: str, origin: str, passes: bool) -> None:
+def test_requests_from_other_origins_are_refused(method: str, origin: str, passes: bool) -> None:
     found = client(origins=["https://stockpot.example"]).request(
         method, "/x", headers={"Origin": origin}
     )
@@ -92,7 +92,7 @@ def test_a_request_of_a_page_comes_from_our_own(method: str, origin: str, passes
 
 
 @pytest.mark.parametrize(("origin", "passes"), SITES)
-def test_so_does_a_websocket(origin: str, passes: bool) -> None:
+def test_websockets_from_other_origins_are_refused(origin: str, passes: bool) -> None:
     tested = client(origins=["https://stockpot.example"])
     if not passes:
         with (
@@ -107,7 +107,7 @@ def test_so_does_a_websocket(origin: str, passes: bool) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE"])
-def test_what_changes_something_says_where_it_comes_from(method: str) -> None:
+def test_unsafe_requests_need_an_origin(method: str) -> None:
     assert client().request(method, "/").status_code == 403
     with pytest.raises(WebSocketDisconnect), client().websocket_connect(SOCKET):
         pass
@@ -134,7 +134,7 @@ def test_other_sites_may_link_to_a_page_only(
 
 
 @given(st.text(st.characters(max_codepoint=126, min_codepoint=32)), st.sampled_from(["", HOST]))
-def test_no_origin_passes_that_is_not_the_host(text: str, end: str) -> None:
+def test_only_the_origin_of_the_host_passes(text: str, end: str) -> None:
     found = client().get("/", headers={"Origin": text + end})
     assert (found.status_code == 200) == ((text + end).strip().lower() in (URL, f"https://{HOST}"))
 
@@ -143,7 +143,7 @@ def test_no_origin_passes_that_is_not_the_host(text: str, end: str) -> None:
 @pytest.mark.parametrize(
     ("query", "cookie"), [("", ""), ("?token=wrong", ""), ("?token=", ""), ("", TOKEN)]
 )
-def test_nothing_is_given_out_without_the_token(path: str, query: str, cookie: str) -> None:
+def test_requests_without_the_token_are_refused(path: str, query: str, cookie: str) -> None:
     headers = {"Cookie": f"stockpot-8501={cookie}"} if cookie else {}
     found = client(token=TOKEN).get(path + query, headers=headers)
     assert found.status_code == 401
@@ -185,7 +185,7 @@ def test_the_cookie_is_kept_to_the_pages_and_to_tls(base: str, path: str | None)
     assert (f"Path={path}" in cookie) if path else ("Path" not in cookie)
 
 
-def test_a_link_of_another_site_is_asked_for_once_more_from_our_page() -> None:
+def test_a_page_opened_from_another_site_requests_itself_again() -> None:
     headers = {
         "Sec-Fetch-Site": "cross-site",
         "Sec-Fetch-Mode": "navigate",
@@ -208,9 +208,7 @@ def test_a_link_of_another_site_is_asked_for_once_more_from_our_page() -> None:
         (URL, None, 200),
     ],
 )
-def test_beyond_loopback_nothing_is_answered_without_a_token(
-    bound: str, token: str | None, status: int
-) -> None:
+def test_requests_beyond_loopback_need_a_token(bound: str, token: str | None, status: int) -> None:
     tested = client(bound, token=token)
     if token:
         tested.get(f"/?token={token}")
@@ -221,7 +219,7 @@ def test_beyond_loopback_nothing_is_answered_without_a_token(
     ("url", "options"),
     [("/", {}), ("/?token=x", {"token": TOKEN}), ("/", {"hosts": ["elsewhere"]})],
 )
-def test_every_answer_keeps_others_out_of_it(url: str, options: dict[str, Any]) -> None:
+def test_every_response_has_security_headers(url: str, options: dict[str, Any]) -> None:
     html = "<script>\n  window.ready = false\n</script><script src='x.js'></script>"
     headers = client(**options, html=html).get(url).headers
     policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
@@ -259,7 +257,7 @@ def test_refusals_are_logged_in_a_line_and_without_the_token(
         ("", False),
     ],
 )
-def test_what_only_this_machine_reaches_is_loopback(address: str, expected: bool) -> None:
+def test_loopback_addresses(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected
 
 

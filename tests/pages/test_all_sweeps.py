@@ -32,7 +32,7 @@ def shown(session: AppTest) -> str:
     return "\n".join(each.value for kind in (session.markdown, session.caption) for each in kind)
 
 
-def test_an_empty_workspace_says_so(served: Store) -> None:
+def test_an_empty_workspace_has_a_message(served: Store) -> None:
     session = AppTest.from_file(str(MAIN), default_timeout=60).switch_page("all_sweeps.py").run()
     assert [each.value for each in session.header] == ["Sweeps"]
     assert any("No sweeps yet" in each.value for each in session.info)

@@ -13,7 +13,7 @@ from tests.helpers import State
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_the_format_that_the_overview_writes_is_the_one_that_is_open(
+def test_the_overview_writes_the_default_format(
     tmp_path: Path, states: Mapping[str, State], suffix: str
 ) -> None:
     for name in ("run1", "run2"):

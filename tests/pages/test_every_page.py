@@ -299,7 +299,7 @@ def start(
     forget_server()
 
 
-def test_pages_open_before_anything_is_known(start: Start) -> None:
+def test_pages_open_before_the_first_evaluation(start: Start) -> None:
     assert len(list(start().open_all())) == len(PAGES)
 
 
@@ -323,7 +323,7 @@ def test_pages_open_with_a_soup_by_each_recipe(start: Start) -> None:
         (False, ("report", "shift", "train")),
     ],
 )
-def test_pages_open_whatever_the_sweep_and_the_task_lack(
+def test_pages_open_without_a_base_or_some_splits(
     start: Start, base: bool, without: tuple[str, ...]
 ) -> None:
     app = start(known=True, base=base, without=without)
@@ -366,7 +366,7 @@ def _drawn(session: AppTest) -> set[str]:
         pytest.param(COMMAND, "validation MAE, K", -1, id="by a command"),
     ],
 )
-def test_scores_that_are_no_shares_are_nowhere_percentages(
+def test_scores_other_than_shares_are_never_percentages(
     start: Start, task: str, column: str, sign: int
 ) -> None:
     app = start(task=task)
@@ -417,7 +417,7 @@ def test_the_primary_metric_is_chosen_on_the_page(start: Start) -> None:
     assert not session.run().exception
 
 
-def test_a_sweep_that_a_link_opened_asks_before_intervals_are_computed(start: Start) -> None:
+def test_intervals_of_a_linked_sweep_need_a_click(start: Start) -> None:
     app = start(task=SEVERAL)
     app.evaluate()
     state.opened().remove(str(app.sweep.folder))
@@ -503,7 +503,7 @@ def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
     [(0.01, 10, ["analyze"]), (0.9, 10, ["evaluate"]), (60.0, 10, []), (0.01, 0, [])],
 )
 @pytest.mark.parametrize("is_linked", [False, True])
-def test_what_takes_seconds_starts_without_a_click_in_the_sweep_of_the_command_line(
+def test_short_analyses_start_without_a_click_in_the_sweep_of_the_command_line(
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
     price_of_one_pass: float,
@@ -530,7 +530,7 @@ def test_what_takes_seconds_starts_without_a_click_in_the_sweep_of_the_command_l
     assert len(offers) == (found != ["analyze"])
 
 
-def test_what_a_page_shows_starts_without_a_click_if_it_takes_seconds(
+def test_short_jobs_of_a_page_start_without_a_click(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = start()
@@ -572,7 +572,7 @@ def test_what_a_page_shows_starts_without_a_click_if_it_takes_seconds(
         ("soup_vs_ensemble.py", ("Run ", "Compare 3 pairs")),
     ],
 )
-def test_buttons_say_how_long_they_take(
+def test_buttons_show_the_estimated_time(
     start: Start, monkeypatch: pytest.MonkeyPatch, page: str, beginnings: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(summaries, "SCREEN", 10)

@@ -28,7 +28,7 @@ from pages.components.evidence import compared
         pytest.param({"run": 0.1}, "", id="without the soup"),
     ],
 )
-def test_what_is_said_of_calibration_follows_from_the_numbers(
+def test_the_calibration_sentence_follows_from_the_numbers(
     errors: Mapping[str, float], expected: str
 ) -> None:
     assert compared(errors, "soup", "run") == expected

@@ -96,7 +96,7 @@ def test_ingredients(
     assert list(shown["scatter"].table.index) == [*NAMES, "base"]
 
 
-def test_ingredients_of_which_some_are_known(
+def test_ingredients_with_a_single_evaluation(
     monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown]
 ) -> None:
     evaluator_of(view).evaluate(view.sweep["run10"].mixture, "val")
@@ -232,7 +232,7 @@ def test_the_passes_of_a_complete_and_of_a_cancelled_soup(
     assert list(shown["learning-curve"].table["number"]) == [p.number for p in soup.passes]
 
 
-def test_a_split_may_be_called_anything(evaluated: View, shown: dict[str, Shown]) -> None:
+def test_snippets_quote_names_of_splits(evaluated: View, shown: dict[str, Shown]) -> None:
     picked = keep(evaluated, uniform(evaluated.sweep, ["run1", "run2"]))
     call = Attribution(picked.soup.id, 'a "{b}" \'c\\d')
     compile(snippets.attribution(evaluated, call), "code", "exec")

@@ -21,7 +21,7 @@ MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 
 
 @pytest.mark.parametrize("theme", [None, "light", "dark"])
-def test_the_mark_is_an_image_that_requests_nothing(theme: str | None) -> None:
+def test_the_logo_is_an_image_without_requests(theme: str | None) -> None:
     image = header.mark(theme)
     assert image.startswith("<svg ")
     assert image.endswith("</svg>")
@@ -37,7 +37,7 @@ def test_the_mark_is_an_image_that_requests_nothing(theme: str | None) -> None:
         (["run1"], False, "1 of 3 selected"),
     ],
 )
-def test_the_line_says_what_is_selected_and_judged_by(
+def test_the_line_shows_the_selection_and_the_metric(
     view: View, monkeypatch: pytest.MonkeyPatch, selected: list[str], has_task: bool, line: str
 ) -> None:
     monkeypatch.setattr(st, "session_state", {"selection": selected})
@@ -58,7 +58,7 @@ def test_the_line_says_what_is_selected_and_judged_by(
         ([(State.DONE, 12.0)], False, None),  # the user is on the page
     ],
 )
-def test_the_tab_tells_which_long_jobs_ended_until_the_user_returns(
+def test_the_tab_title_names_ended_long_jobs_until_the_user_returns(
     monkeypatch: pytest.MonkeyPatch,
     ends: list[tuple[State, float]],
     is_own_run: bool,

@@ -197,7 +197,7 @@ def test_short_jobs_start_without_a_click_only_where_the_user_opened_the_sweep(
         (200.0, True, "Run 3 evaluations, about 3 min"),
     ],
 )
-def test_a_button_says_its_price_and_a_short_job_of_the_page_starts_by_itself(
+def test_a_button_shows_its_price_and_a_short_job_starts_without_a_click(
     view: View,
     added: Added,
     monkeypatch: pytest.MonkeyPatch,

@@ -68,7 +68,7 @@ def assert_opens(session: AppTest, page: str) -> None:
     assert not any("load_task" in code.value or "evaluator" in code.value for code in session.code)
 
 
-def test_every_page_opens_and_says_if_it_needs_a_task(app: App) -> None:
+def test_every_page_opens_without_a_task_or_asks_for_one(app: App) -> None:
     session = app.session()
     needing = {}
     for file, title in PAGES.items():
@@ -79,7 +79,7 @@ def test_every_page_opens_and_says_if_it_needs_a_task(app: App) -> None:
     assert "no task" in session.switch_page("ingredients.py").run().caption[0].value
 
 
-def test_recipes_that_choose_say_that_they_need_a_task(app: App) -> None:
+def test_recipes_that_choose_need_a_task(app: App) -> None:
     session = app.session("soups.py")
     for name, recipe in RECIPES.items():
         if recipe.chooses:

@@ -35,7 +35,7 @@ def screened(found: pair_matrix.Summaries) -> bool:
     return bool(is_screened)
 
 
-def test_a_screen_is_shown_until_more_is_known_of_the_whole(
+def test_a_screen_is_shown_until_the_whole_split_is_evaluated(
     view: View, choices: pair_matrix.Choices
 ) -> None:
     ends = [(view.sweep[a], view.sweep[b]) for a, b in [PAIR]]
@@ -190,13 +190,13 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
         pytest.param(1, {}, ["No two ingredients share a basin."], id="one ingredient"),
     ],
 )
-def test_only_what_follows_from_the_pairs_evaluated_is_said(
+def test_basin_sentences_follow_from_the_evaluated_pairs(
     k: int, barriers: Mapping[str, float], expected: list[str]
 ) -> None:
     assert told(k, barriers) == expected
 
 
-def test_preliminary_pairs_are_said_to_be_so() -> None:
+def test_basin_sentences_count_preliminary_pairs() -> None:
     names, matrix = "abc", np.array([[0, 0, 0.5], [0, 0, 0.5], [0.5, 0.5, 0]])
     assert basin_sentences(basins(names, matrix, 0.1), evaluated=3, preliminary=2) == [
         "From 3 of 3 pairs, 2 of them preliminary; basins may still change.",

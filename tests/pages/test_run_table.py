@@ -254,7 +254,7 @@ def test_the_details_of_a_row_have_paired_intervals(start: Start) -> None:
         (math.inf, "inf"),
     ],
 )
-def test_numbers_have_three_significant_digits_and_whole_ones_all(value: Any, text: str) -> None:
+def test_numbers_have_three_significant_digits_unless_whole(value: Any, text: str) -> None:
     assert run_table.number_text(value) == text
 
 

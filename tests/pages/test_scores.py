@@ -122,7 +122,7 @@ def test_pages_open_on_the_best_soup_on_select(
     assert scores.best_soup(view, soups) is soups[expected]
 
 
-def test_a_soup_that_the_user_picked_stays_and_the_best_is_not_remembered(
+def test_the_session_keeps_a_chosen_soup_but_no_default(
     monkeypatch: pytest.MonkeyPatch, view: View, soups: list[StoredSoup]
 ) -> None:
     tell(view, {"run1+run2": 0.9, "run1+run10": 0.5})
@@ -160,7 +160,7 @@ def test_a_soup_that_the_user_picked_stays_and_the_best_is_not_remembered(
         pytest.param({"run1": NAN, "base": NAN, "run1+run2": 0.5}, "", id="undefined"),
     ],
 )
-def test_a_soup_that_scores_below_what_it_was_made_of_says_so(
+def test_a_soup_below_its_ingredients_or_the_base_has_a_warning(
     view: View, soups: list[StoredSoup], told: dict[str, float | None], expected: str
 ) -> None:
     tell(view, told)

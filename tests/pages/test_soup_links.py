@@ -20,7 +20,7 @@ def test_a_name_is_no_list_and_no_icon(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Greedy · 3 of 15", "a [b]", "", "<b>x</b>"])
-def test_other_names_are_as_they_are(name: str) -> None:
+def test_other_names_are_unchanged(name: str) -> None:
     assert soup_links.cell_text(name) == name
 
 

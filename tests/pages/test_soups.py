@@ -89,7 +89,7 @@ def test_a_soup_is_named_noted_tagged_and_starred(app: App) -> None:
     assert set(labels(app).values()) >= {"<b>ours</b>"}
 
 
-def test_a_link_to_a_soup_that_is_not_there_says_so(app: App) -> None:
+def test_a_link_to_a_missing_soup_shows_a_warning(app: App) -> None:
     session = app.session("soup.py")
     says = f"no soup with the id {plain('*no* soup')}"
     assert not any("no soup" in each.value for each in session.warning)

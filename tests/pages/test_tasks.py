@@ -70,7 +70,7 @@ def described(root: Path) -> dict[str, Any]:
     }
 
 
-def test_what_lies_beside_the_runs_is_proposed_and_written(root: Path) -> None:
+def test_files_beside_the_runs_are_proposed_and_written(root: Path) -> None:
     session = session_of(root)
     session.text_area[0].set_value(str(root / "noise.csv")).run()
     next(button for button in session.button if button.label == "Create the task").click().run()
@@ -108,7 +108,9 @@ def test_an_error_stays_on_the_form(root: Path) -> None:
         ({"model": "{root}/links"}, "tokenizer.json is a link that leads out of the folders"),
     ],
 )
-def test_what_may_not_be_opened_is_refused(root: Path, change: dict[str, Any], words: str) -> None:
+def test_paths_outside_the_roots_are_refused(
+    root: Path, change: dict[str, Any], words: str
+) -> None:
     (root / "links").mkdir()
     (root / "links" / "config.json").write_text("{}")
     (root / "links" / "tokenizer.json").symlink_to(root.parent / "outside.csv")
@@ -118,7 +120,7 @@ def test_what_may_not_be_opened_is_refused(root: Path, change: dict[str, Any], w
     assert not [*settings.current().described_in.glob("*.toml")]
 
 
-def test_without_transformers_the_form_says_what_to_install(
+def test_without_transformers_the_form_names_the_package(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "find_spec", lambda name: None)

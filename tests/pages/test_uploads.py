@@ -38,12 +38,12 @@ def test_an_uploaded_file_cannot_climb_out_of_its_folder(sent: str, place: str) 
 @pytest.mark.parametrize(
     "sent", ["", "..", "/", "a\0.pt", "a\n.pt", "a\x1b[2J.pt", "x" * 201, "é" * 101]
 )
-def test_what_cannot_be_a_name_is_refused(sent: str) -> None:
+def test_invalid_names_are_refused(sent: str) -> None:
     with pytest.raises(StockpotError, match="is not a valid file name"):
         uploads.place_of(sent)
 
 
-def test_uploads_are_copied_to_a_place_that_only_we_can_read(tmp_path: Path) -> None:
+def test_only_the_user_of_the_server_can_read_uploads(tmp_path: Path) -> None:
     files = [("s/a.pt", sent(tmp_path, b"one")), ("s/run/b.pt", sent(tmp_path, b"two"))]
     folder = uploads.keep(files, tmp_path, "my sweep/../x")
     assert folder.parent == tmp_path
@@ -62,7 +62,7 @@ def sent(folder: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("second", ["other/a.pt", "..", "a\0"])
-def test_where_a_file_cannot_be_copied_nothing_is_left_behind(tmp_path: Path, second: str) -> None:
+def test_a_failed_copy_leaves_no_folder(tmp_path: Path, second: str) -> None:
     files = [("s/a.pt", sent(tmp_path, b"1")), (second, sent(tmp_path, b"2"))]
     with pytest.raises(StockpotError):
         uploads.keep(files, tmp_path, "x")
@@ -148,7 +148,7 @@ def test_uploads_are_bounded_a_session_and_in_all(
     assert put(client, "5", bytes(4_000)) == 204
 
 
-def test_a_size_that_is_not_what_was_declared_helps_nobody(
+def test_an_upload_of_undeclared_size_is_limited(
     client: TestClient, incoming: Incoming, tmp_path: Path
 ) -> None:
     def body() -> Iterator[bytes]:
@@ -228,9 +228,7 @@ def test_other_requests_are_passed_on(
     assert on_disk(tmp_path) == []
 
 
-def test_files_that_were_dropped_are_not_left_out_in_silence(
-    client: TestClient, incoming: Incoming
-) -> None:
+def test_taking_a_removed_upload_is_an_error(client: TestClient, incoming: Incoming) -> None:
     assert put(client, "1", b"one") == put(client, "2", b"two") == 204
     assert [file.path.read_bytes() for file in incoming.take(["2", "1"])] == [b"two", b"one"]
     incoming.drop("1")

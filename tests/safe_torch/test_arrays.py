@@ -107,7 +107,7 @@ def test_a_pickle_larger_than_the_limit_is_read_where_its_bulk_is_arrays(
         read_contents(pickled({"names": [f"{n:0100}" for n in range(100)]}, 4))
 
 
-def test_a_torch_file_whose_pickle_is_too_large_is_said_to_hold_other_data_there(
+def test_a_too_large_pickle_is_refused_as_other_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("soupcore.safe_torch.formats.MOST_BYTES", 5_000)

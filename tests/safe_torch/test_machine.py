@@ -263,7 +263,7 @@ def test_opcodes_that_torch_never_writes_are_refused_by_name(program: bytes, pro
         pytest.param(b"N", id="NONE"),
     ],
 )
-def test_a_pickle_that_promises_more_than_it_has_is_refused_by_the_opcode(
+def test_a_value_longer_than_the_pickle_is_refused_by_its_opcode(
     promise: bytes, request: pytest.FixtureRequest
 ) -> None:
     with pytest.raises(Refusal, match=f"ends in the middle, at {request.node.callspec.id}"):

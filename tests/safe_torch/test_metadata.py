@@ -236,7 +236,7 @@ def test_a_soup_has_a_recipe_and_no_details() -> None:
         ("/a" * 400, False),
     ],
 )
-def test_paths_of_the_machine_are_told_from_other_text(text: str, is_path: bool) -> None:
+def test_local_paths_are_distinguished_from_other_text(text: str, is_path: bool) -> None:
     assert local_paths_of({"key": text}) == ([("key", text)] if is_path else [])
 
 

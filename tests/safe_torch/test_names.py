@@ -144,7 +144,7 @@ def test_details_of_the_run_in_an_entry(name: str, value: Any, role: str | None)
     assert role_of(name, value) == role
 
 
-def test_a_number_deeper_in_a_file_is_a_setting_unless_its_name_says_more() -> None:
+def test_a_nested_number_with_an_unknown_name_is_a_setting() -> None:
     assert role_of("ccc", 0.5, beside=False) is None
     assert role_of("opt", {"state": []}, holds_tensors=True) == STATE
     assert role_of("opt", {"lr": 1}) is None
