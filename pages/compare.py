@@ -25,7 +25,7 @@ from soupcore.calls import EnsembleScores, GreedyEnsembleScores, Result, ShownEx
 from soupcore.evaluation.measuring import changed_examples
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.figures.tables import coefficients_table, differences_table
-from soupcore.overview import Overview, best_on_select
+from soupcore.overview import best_on_select
 from soupcore.plan import seconds
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
@@ -139,7 +139,7 @@ def _choose(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> li
 def _default(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> list[str]:
     """Return the soup of the verdict, the best other one, and the best ingredient."""
     labels = [soup.label for soup in stored]
-    headline = Overview(view, stored).headline
+    headline = view.overview.headline
     first = headline.label if headline is not None else None
     second = best_on_select(known, view.task.select, [n for n in labels if n != first])
     run = best_on_select(known, view.task.select, view.sweep.ingredients)

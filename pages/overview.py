@@ -294,7 +294,7 @@ def _top(view: View, known: Overview) -> None:
             row[unit.label(f"mean shift {task.score_name}")] = unit.number(shift)
         if known.report:
             row["Δ test vs. best run"] = unit.difference_text(gain.difference) if gain else UNKNOWN
-            row["interval"] = _interval(view, gain.interval if gain else None)
+            row["95% CI"] = unit.difference_interval(gain.interval if gain else None)
         rows.append(row)
     if not rows:
         return
@@ -309,14 +309,6 @@ def _top(view: View, known: Overview) -> None:
         "Click a name to open it. Ranked by validation score. Soups and runs are chosen on this "
         f"split, so its scores are optimistic. {scores.advice(task)} ± and intervals are 95 %."
     )
-
-
-def _interval(view: View, ends: tuple[float, float] | None) -> str:
-    unit = view.task.score_unit
-    if ends is None:
-        return UNKNOWN
-    low, high = ends[:: unit.sign]
-    return f"{unit.difference(low)} to {unit.difference(high)}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from soupcore.calls import RecipeSoup
 from soupcore.errors import StockpotError
 from soupcore.evidence import as_chosen, candidates
 from soupcore.figures.tables import coefficients_table
-from soupcore.overview import Overview, title
+from soupcore.overview import title
 from soupcore.store.soups import delete_soup
 from soupcore.stored_soups import StoredSoup
 
@@ -137,7 +137,7 @@ def _scores(view: View, picked: StoredSoup) -> None:
         return
     first, *others = comparison.sentences(view, picked)
     st.markdown("  \n".join([f"**{plain(first)}**", *map(plain, others)]))
-    known = Overview(view, [picked])
+    known = view.overview
     origin = known.runs[known.best] if known.best else None
     comparison.show_differences(view, known.of_soups[picked.soup.id], known.best, origin)
     scores.offer_evaluation(view, picked, key="summary")

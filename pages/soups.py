@@ -273,7 +273,7 @@ def _show_all(view: View, stored: Sequence[StoredSoup]) -> None:
 
 def _table(view: View, stored: Sequence[StoredSoup]) -> None:
     """Show the soups, the best on the select split first."""
-    known = Overview(view, stored) if view.has_task else None
+    known = scores.overview(view, stored) if view.has_task else None
     ordered = _ordered(view, stored, known)
     st.dataframe(
         pd.DataFrame([_row(view, soup, known) for soup in ordered]),

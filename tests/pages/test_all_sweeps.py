@@ -1,4 +1,4 @@
-"""The list of sweeps: what it says of each, and that a click opens one."""
+"""The list of sweeps: its texts, and a click that opens one."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,14 @@ from tests.toy import toy_runs
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 
 
-def remember(store: Store, folder: Path, **told: object) -> None:
+def remember(store: Store, folder: Path, **changes: object) -> None:
     known = {
         "folder": str(folder), "task": "", "ingredients": 72, "best": "run-*02*",
         "soup": "Greedy · 3 of 72", "split": "test", "gain": "+3.43 points",
         "interval": "+1.69 to +5.14", "n": 700, "metric": "accuracy", "outcome": "better",
         "sentence": "It beats the best run.",
     }  # fmt: skip
-    verdict = KnownVerdict(**known | told)  # type: ignore[arg-type]
+    verdict = KnownVerdict(**known | changes)  # type: ignore[arg-type]
     store.add_result(verdict.key, "verdict", asdict(verdict))
 
 

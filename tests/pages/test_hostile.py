@@ -27,7 +27,7 @@ _SHARED = (state.store, state.supervisor, state.opened, state.descriptions)
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppTest]:
-    """A session on the hostile sweep that has asked for all work that the pages offer."""
+    """A session on the hostile sweep that has run all jobs that the pages offer."""
     folder = tmp_path_factory.mktemp("hostile-names")
     sweep, task = hostile.write(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -61,7 +61,7 @@ def workspace(app: AppTest) -> Path:
 
 
 def settle(app: AppTest) -> None:
-    """Run the page, and again when the work that it asked for is done."""
+    """Run the page, and again when its jobs are done."""
     for task in settings.current().tasks:
         assert state.descriptions().get(task, PATIENCE) is not None
     queue = state.supervisor().queue

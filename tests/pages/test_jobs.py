@@ -51,14 +51,14 @@ def added(monkeypatch: pytest.MonkeyPatch, view: View) -> Added:
 def test_a_job_without_a_result_is_not_added_on_every_run(
     view: View, added: Added, monkeypatch: pytest.MonkeyPatch, state: State
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(st, "caption", said.append)
+    captions: list[str] = []
+    monkeypatch.setattr(st, "caption", captions.append)
     added.state = state
     call = BestIngredientBias(tuple(NAMES))
     for _ in range(3):
         assert jobs.derived(view, call, "Bias", key="bias") is None
     assert len(added.requests) == 1
-    assert bool(said) == (state in (State.FAILED, State.CANCELLED))
+    assert bool(captions) == (state in (State.FAILED, State.CANCELLED))
     assert jobs.derived(view, BestIngredientBias(("run1", "run2")), "Bias", key="bias") is None
     assert len(added.requests) == 2
 
@@ -83,7 +83,7 @@ def test_a_link_adds_no_job(view: View, added: Added, monkeypatch: pytest.Monkey
     monkeypatch.setattr(state, "opened", set)
     buttons: list[str] = []
     monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
-    monkeypatch.setattr(st, "button", lambda label, **told: buttons.append(label))
+    monkeypatch.setattr(st, "button", lambda label, **options: buttons.append(label))
     barriers(view.sweep, evaluator_of(view), NAMES, 3)
     forget(view)
     assert jobs.derived(view, BestIngredientBias(tuple(NAMES)), "Bias", key="bias") is None
@@ -208,7 +208,7 @@ def test_a_button_shows_its_price_and_a_short_job_starts_without_a_click(
     jobs._started.cache_clear()
     settings.configure([])
     shown: list[str] = []
-    monkeypatch.setattr(st, "button", lambda label, **told: shown.append(label))
+    monkeypatch.setattr(st, "button", lambda label, **options: shown.append(label))
     call = IngredientScores(tuple(NAMES), ("val",))
     jobs.call_button(
         view, "Run 3 evaluations", call, "Evaluate", key="run", price=price, starts=starts

@@ -34,8 +34,8 @@ class App:
 
     def do(self, session: AppTest, kind: str, **request: Any) -> Mapping[str, Any]:
         job = KINDS[kind]
-        told = session.session_state["view"].request | request
-        return job(self.warm, told, lambda done, total, partial=None: None)
+        whole = session.session_state["view"].request | request
+        return job(self.warm, whole, lambda done, total, partial=None: None)
 
     def session(self, page: str = "ingredients.py", **query: str) -> AppTest:
         """Open a page in a new session.
@@ -94,8 +94,8 @@ def test_recipes_that_choose_need_a_task(app: App) -> None:
 def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> None:
     session = app.session("soups.py")
     assert any(button.label.startswith("Build uniform") for button in session.button)
-    told: dict[str, Any] = {"coefficients": {"run1": "3/4", "run2": "1/4"}, "splits": []}
-    made = {MANUAL: app.do(session, "mixture", keep=True, **told)["soup"]}
+    request: dict[str, Any] = {"coefficients": {"run1": "3/4", "run2": "1/4"}, "splits": []}
+    made = {MANUAL: app.do(session, "mixture", keep=True, **request)["soup"]}
     for name, recipe in RECIPES.items():
         if not recipe.chooses:
             names = NAMES[: recipe.takes[1] or len(NAMES)]
@@ -122,8 +122,8 @@ def test_a_soup_of_adapters_is_downloaded_as_one(app: App) -> None:
     settings.configure([str(app.folder.parent / "adapters")])
     own = App(app.folder.parent / "adapters")
     session = own.session()
-    told = {"recipe": "uniform", "names": ["run-10", "run-20"], "parameters": {}}
-    soup = own.do(session, "soup", **told)["soup"]
+    request = {"recipe": "uniform", "names": ["run-10", "run-20"], "parameters": {}}
+    soup = own.do(session, "soup", **request)["soup"]
     assert_opens(open_page(session, DOWNLOAD), DOWNLOAD)
     (rank,) = session.number_input
     assert (rank.value, rank.max) == (3, 3)

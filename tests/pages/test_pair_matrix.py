@@ -99,8 +99,8 @@ def test_tight_clusters_of_a_large_sweep_are_one_row_until_a_click_unfolds_them(
 NAN = np.nan
 
 
-def told(k: int, barriers: Mapping[str, float]) -> list[str]:
-    """What is said of k ingredients, of which some pairs were evaluated."""
+def sentences(k: int, barriers: Mapping[str, float]) -> list[str]:
+    """The sentences about k ingredients of which some pairs were evaluated."""
     names = "abcdefghijklmnopqrstuvwxyz"[:k]
     matrix = np.full((k, k), NAN)
     np.fill_diagonal(matrix, 0.0)
@@ -193,7 +193,7 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
 def test_basin_sentences_follow_from_the_evaluated_pairs(
     k: int, barriers: Mapping[str, float], expected: list[str]
 ) -> None:
-    assert told(k, barriers) == expected
+    assert sentences(k, barriers) == expected
 
 
 def test_basin_sentences_count_preliminary_pairs() -> None:

@@ -196,15 +196,15 @@ def test_only_ingredients_are_selected_and_hidden_rows_keep_their_state(
 ) -> None:
     session = {"view": view, "selection": ["run1"], "table": {"selection": {"rows": [0, 2]}}}
     monkeypatch.setattr(st, "session_state", session)
-    told: list[str] = []
-    monkeypatch.setattr(st, "toast", told.append)
+    toasts: list[str] = []
+    monkeypatch.setattr(st, "toast", toasts.append)
     ingredients._take_rows("table", ["run10", "run2", "base"])
     assert session["selection"] == ["run1", "run10"]
-    assert told == ["Only ingredients can be selected here, not soups or the base."]
+    assert toasts == ["Only ingredients can be selected here, not soups or the base."]
     session["table"] = {"selection": {"rows": []}}
     ingredients._take_rows("table", ["run10", "run2", "base"])
     assert session["selection"] == ["run1"]
-    assert len(told) == 1
+    assert len(toasts) == 1
 
 
 def test_ticks_belong_to_one_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,8 @@ NAN = float("nan")
 PAIRS = (["run1", "run2"], ["run1", "run10"], ["run2", "run10"])
 
 
-class Told(Evaluations):
-    """Evaluations that know the scores they were told, in place of those in a store."""
+class FixedScores(Evaluations):
+    """Evaluations with scores set by `set_scores` in place of those in a store."""
 
     scores: dict[str, float]
 
@@ -82,9 +82,9 @@ def _evaluation(score: float) -> Any:
 
 @pytest.fixture
 def view(evaluator: Evaluator, base_state: State, states: dict[str, State]) -> View:
-    told = Told(evaluator.task.describe(), evaluator.store)
-    told.scores = {}
-    return View(held_sweep(states, base_state), told, "held", "task.py:task")
+    fixed = FixedScores(evaluator.task.describe(), evaluator.store)
+    fixed.scores = {}
+    return View(held_sweep(states, base_state), fixed, "held", "task.py:task")
 
 
 @pytest.fixture
@@ -93,19 +93,19 @@ def soups(view: View) -> list[StoredSoup]:
     return [StoredSoup(uniform(view.sweep, pair), view.sweep) for pair in PAIRS]
 
 
-def tell(view: View, scores: dict[str, float | None]) -> None:
-    """Have what is mixed of names, such as run1+run2, score so much on every split."""
-    told = view.evaluations
-    assert isinstance(told, Told)
+def set_scores(view: View, scores: dict[str, float | None]) -> None:
+    """Set the scores of ingredients and of uniform soups, such as run1+run2, on every split."""
+    fixed = view.evaluations
+    assert isinstance(fixed, FixedScores)
     for names, score in scores.items():
         parts = names.split("+")
         point = uniform(view.sweep, parts).mixture if len(parts) > 1 else view.sweep[names].mixture
         if score is not None:
-            told.scores[point.key] = score
+            fixed.scores[point.key] = score
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("known", "expected"),
     [
         pytest.param([0.7, 0.9, 0.8], 1, id="the best, not the newest"),
         pytest.param([0.9, 0.8, 0.9], 0, id="of equals the one built first"),
@@ -116,16 +116,16 @@ def tell(view: View, scores: dict[str, float | None]) -> None:
     ],
 )
 def test_pages_open_on_the_best_soup_on_select(
-    view: View, soups: list[StoredSoup], told: list[float | None], expected: int
+    view: View, soups: list[StoredSoup], known: list[float | None], expected: int
 ) -> None:
-    tell(view, dict(zip(map("+".join, PAIRS), told, strict=True)))
+    set_scores(view, dict(zip(map("+".join, PAIRS), known, strict=True)))
     assert scores.best_soup(view, soups) is soups[expected]
 
 
 def test_the_session_keeps_a_chosen_soup_but_no_default(
     monkeypatch: pytest.MonkeyPatch, view: View, soups: list[StoredSoup]
 ) -> None:
-    tell(view, {"run1+run2": 0.9, "run1+run10": 0.5})
+    set_scores(view, {"run1+run2": 0.9, "run1+run10": 0.5})
     session = {"soup": "gone"}
     monkeypatch.setattr(st, "session_state", session)
     monkeypatch.setattr(st, "selectbox", lambda label, ids, index, **options: ids[index])
@@ -137,7 +137,7 @@ def test_the_session_keeps_a_chosen_soup_but_no_default(
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("known", "expected"),
     [
         pytest.param({"base": 0.5, "run1": 0.8, "run2": 0.7, "run1+run2": 0.8}, "", id="as good"),
         pytest.param(
@@ -161,8 +161,8 @@ def test_the_session_keeps_a_chosen_soup_but_no_default(
     ],
 )
 def test_a_soup_below_its_ingredients_or_the_base_has_a_warning(
-    view: View, soups: list[StoredSoup], told: dict[str, float | None], expected: str
+    view: View, soups: list[StoredSoup], known: dict[str, float | None], expected: str
 ) -> None:
-    tell(view, told)
+    set_scores(view, known)
     label = f"**{soups[0].label}** "
     assert scores.shortfall(view, soups[0]) == (label + expected if expected else "")

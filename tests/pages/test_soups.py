@@ -74,8 +74,8 @@ def test_a_soup_is_named_noted_tagged_and_starred(app: App) -> None:
     name.set_value("<b>ours</b>").run()
     session.text_area[0].set_value("first *try*").run()
     press(session, "Star")
-    said = annotations(state.store(), [soup])[soup]
-    assert (said.name, said.note, said.starred) == ("<b>ours</b>", "first *try*", True)
+    stored = annotations(state.store(), [soup])[soup]
+    assert (stored.name, stored.note, stored.starred) == ("<b>ours</b>", "first *try*", True)
     assert session.header[0].value == f"{plain('<b>ours</b>')} :material/star:"
     assert plain("first *try*") in [each.value for each in session.markdown]
     press(session, "All soups")
@@ -91,11 +91,11 @@ def test_a_soup_is_named_noted_tagged_and_starred(app: App) -> None:
 
 def test_a_link_to_a_missing_soup_shows_a_warning(app: App) -> None:
     session = app.session("soup.py")
-    says = f"no soup with the id {plain('*no* soup')}"
+    message = f"no soup with the id {plain('*no* soup')}"
     assert not any("no soup" in each.value for each in session.warning)
     session.session_state["soup"] = "*no* soup"
     session.switch_page("soup.py").run()
-    assert [says in each.value for each in session.warning].count(True) == 1
+    assert [message in each.value for each in session.warning].count(True) == 1
     assert session.header[0].value in listed(all_soups(app))
 
 
@@ -136,9 +136,9 @@ def test_deleting_a_soup_can_be_undone_at_once_and_later(app: App) -> None:
 
 
 def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
-    told = {"names": NAMES[:2], "parameters": {"density": 0.3}}
+    request = {"names": NAMES[:2], "parameters": {"density": 0.3}}
     rule = {"take": "!3.", "rest": ["base"]}
-    soup = app.do("soup", recipe="ties", **told, tensors=rule)["soup"]
+    soup = app.do("soup", recipe="ties", **request, tensors=rule)["soup"]
     session = app.session("soup.py", soup=soup)
     press(session, "Build again with…")
     assert session.session_state["tab"] == BUILD
@@ -154,8 +154,8 @@ def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
 
 
 def test_a_manual_soup_is_built_again_from_its_weights(app: App) -> None:
-    told = {"coefficients": {"run1": "4/5", "run2": "1/5"}, "splits": app.splits, "keep": True}
-    session = app.session("soup.py", soup=app.do("mixture", **told)["soup"])
+    request = {"coefficients": {"run1": "4/5", "run2": "1/5"}, "splits": app.splits, "keep": True}
+    session = app.session("soup.py", soup=app.do("mixture", **request)["soup"])
     press(session, "Build again with…")
     assert {each.label: each.value for each in session.slider} == {
         "base": 0,

@@ -114,9 +114,9 @@ def test_paths_outside_the_roots_are_refused(
     (root / "links").mkdir()
     (root / "links" / "config.json").write_text("{}")
     (root / "links" / "tokenizer.json").symlink_to(root.parent / "outside.csv")
-    told = json.loads(json.dumps(described(root) | change).replace("{root}", str(root)))
+    description = json.loads(json.dumps(described(root) | change).replace("{root}", str(root)))
     with pytest.raises(TaskError, match=words):
-        tasks.create(told)
+        tasks.create(description)
     assert not [*settings.current().described_in.glob("*.toml")]
 
 
@@ -143,15 +143,15 @@ def test_every_kind_of_the_library_is_on_the_form(root: Path) -> None:
 
 @pytest.mark.parametrize("text", ['quo"te', "back\\slash", "ümlaut", "tab\t", "line\nbreak", "🍲"])
 def test_a_description_holds_any_text(tmp_path: Path, text: str) -> None:
-    told: dict[str, Any] = {
+    description: dict[str, Any] = {
         "task": "causal-lm",
         "name": text,
         "metrics": [text, "b"],
         "block": 8,
         "splits": {text: {"file": text, "role": "select"}},
     }
-    write(tmp_path / "task.toml", told)
-    assert tomllib.loads((tmp_path / "task.toml").read_text()) == told
+    write(tmp_path / "task.toml", description)
+    assert tomllib.loads((tmp_path / "task.toml").read_text()) == description
 
 
 def test_columns_are_those_of_the_first_row(tmp_path: Path) -> None:

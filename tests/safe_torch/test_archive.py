@@ -122,11 +122,11 @@ def as_torch_writes_past_4_gib(path: Path, large: int) -> None:
             crc = 0x12345678
             form = "<4sI2Q" if sizes + place else "<4sI2I"
             file.write(struct.pack(form, b"PK\7\x08", crc, size, size))
-            said = min(size, 0xFFFFFFFF)
+            declared = min(size, 0xFFFFFFFF)
             sizes = struct.pack("<2Q", size, size) if wide else b""
             extra = struct.pack("<2H", 1, len(sizes + place)) + sizes + place
             extra = extra if sizes + place else b""
-            central += b"PK\1\2\0\0" + fixed + struct.pack("<3I", crc, said, said)
+            central += b"PK\1\2\0\0" + fixed + struct.pack("<3I", crc, declared, declared)
             central += struct.pack(
                 "<5H2I", len(name), len(extra), 0, 0, 0, 0, min(offset, 2**32 - 1)
             )

@@ -48,8 +48,8 @@ def test_views_of_no_tensor_are_found(
     offset: Any, shape: Any, stride: Any, problem: str | None
 ) -> None:
     found = Tensor(STORAGE, "float32", offset, shape, stride).problem()
-    said = found and found[0]
-    assert (problem in said) if problem and said else (said == problem)
+    reason = found and found[0]
+    assert (problem in reason) if problem and reason else (reason == problem)
 
 
 FLOAT = Global("torch.FloatStorage")

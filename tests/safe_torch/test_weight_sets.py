@@ -504,5 +504,5 @@ def test_every_tensor_is_in_a_set_or_its_place_is_named(tree: Any) -> None:
             seen.add(int(struct.unpack("<f", file.read(4))[0]))
     for number in where.keys() - seen:
         above = [".".join(where[number][:end]) for end in range(1, len(where[number]) + 1)]
-        said = [*map(repr, above), repr(where[number][-1]), "its top level"]
-        assert any(place in text for place in said), where[number]
+        named = [*map(repr, above), repr(where[number][-1]), "its top level"]
+        assert any(place in text for place in named), where[number]
