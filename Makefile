@@ -1,7 +1,7 @@
 # make app     install and run the dashboard on the bundled sample
 # make test    install, lint, check types and imports, and run the tests
 # make test-integrations  run the tests that need PostgreSQL, Ray or training tools (Lightning, timm, …),
-#              and the longest others
+#              and the slowest other tests
 # make fuzz    feed random files to the readers, for SECONDS (60) per format
 # make bench   measure speed and memory against baselines (ARGS="uniform digests": these tables only;
 #              ARGS="peers recipes": comparison with other tools, in a separate environment)

@@ -1,8 +1,8 @@
 """The style that all figures share: colours for light and dark themes, layout, and safe texts.
 
-An ingredient has the same colour in every figure. Each of up to eight has its own; more colours
-cannot be told apart. With more ingredients, colours show basins where these are known; otherwise
-all ingredients share a neutral colour, and the selected ones stand out.
+An ingredient has the same colour in every figure. Up to eight ingredients have their own colours,
+because readers cannot distinguish more. With more ingredients, colours show the basins if they are
+known; otherwise all ingredients share a neutral colour, and the selected ones stand out.
 """
 
 from collections import Counter

@@ -51,7 +51,7 @@ def network_of(path: Path, folder: Path, kind: str) -> Callable[[], nn.Module]:
 def _saved_names(network: nn.Module) -> dict[str, str]:
     """Return the name that each tensor of a network has in a file, by its own name.
 
-    Since version 5, transformers calls tensors of many networks otherwise than its files do.
+    Since transformers 5, many networks have other tensor names in memory than in their files.
     """
     try:
         from transformers.core_model_loading import revert_weight_conversion

@@ -296,7 +296,7 @@ def broken(alpha: Tensor) -> Tensor:
 
 
 class Line(Task):
-    """One weight, α. Its loss is told by a function, and differs from example to example."""
+    """One weight, α. A function of α gives the loss; each example scales and shifts it."""
 
     def __init__(self, loss: Loss, examples: int) -> None:
         random = torch.Generator().manual_seed(0)
