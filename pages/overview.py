@@ -294,7 +294,7 @@ def _top(view: View, known: Overview) -> None:
             row[unit.label(f"mean shift {task.score_name}")] = unit.number(shift)
         if known.report:
             row["Δ test vs. best run"] = unit.difference_text(gain.difference) if gain else UNKNOWN
-            row["95% CI"] = unit.difference_interval(gain.interval if gain else None)
+            row["interval"] = unit.difference_interval(gain.interval if gain else None)
         rows.append(row)
     if not rows:
         return
