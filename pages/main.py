@@ -69,6 +69,7 @@ st.html(
     "</style>"
 )
 
+st.session_state["dialog_is_open"] = False  # a run of the page closes it
 state.read_url()
 every_sweep = st.Page("all_sweeps.py", title="Sweeps", icon=":material/folder_copy:")
 page = st.navigation(

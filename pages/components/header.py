@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.components import exports, state, tasks
+from pages.components import exports, state, streamlit_internals, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.jobs import Job, State
@@ -191,7 +191,7 @@ def _keyboard() -> None:
         st.html(SCRIPT, unsafe_allow_javascript=True)
 
 
-@st.dialog("Keyboard", width="medium")
+@streamlit_internals.dialog("Keyboard", width="medium")
 def _keyboard_help() -> None:
     left, right = st.columns(2)
     with left:

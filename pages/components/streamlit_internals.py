@@ -1,5 +1,8 @@
 """Streamlit's runtime, which is not part of its public interface; all uses of it are here."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import streamlit as st
 from streamlit.runtime import get_instance
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
@@ -48,8 +51,11 @@ def rerun_after_this() -> None:
     much garbage to collect, and does not check whether the user has opened another page meanwhile.
     Streamlit runs that page in another thread. Both threads share one record of the current page,
     and the later one overwrites it with the older page: the click is lost. This request begins only
-    after the current run, and not at all if the user has requested something else.
+    after the current run, and not at all if the user has requested something else. While a dialog
+    is open, nothing is requested.
     """
+    if st.session_state.get("dialog_is_open"):
+        return
     context = _context()
     if context.script_requests is not None:
         st.session_state["is_own_run"] = True
@@ -61,6 +67,25 @@ def rerun_after_this() -> None:
                 context_info=context.context_info,
             )
         )
+
+
+def dialog(
+    title: str, *, width: Literal["medium", "large"]
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Return a decorator for the body of a dialog that stays open until the user closes it.
+
+    A run of the page that does not call the dialog closes it, with everything typed into it.
+    Therefore, `rerun_after_this` waits. Closing the dialog runs the page, which then is up to date.
+    """
+
+    def decorate(body: Callable[[], None]) -> Callable[[], None]:
+        def show() -> None:
+            st.session_state["dialog_is_open"] = True  # until the page runs again; see `main.py`
+            body()
+
+        return st.dialog(title, width=width, on_dismiss="rerun")(show)
+
+    return decorate
 
 
 def _context() -> ScriptRunContext:

@@ -240,7 +240,7 @@ def is_root(folder: str) -> bool:
     return Path(folder) in settings.current().roots
 
 
-@st.dialog("Open a sweep", width="large")
+@streamlit_internals.dialog("Open a sweep", width="large")
 def _dialog() -> None:
     source = st.segmented_control(
         "Source",

@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import access, jobs, settings, state
+from pages.components import access, jobs, settings, state, streamlit_internals
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import StockpotError, TaskError
@@ -220,7 +220,7 @@ def create(description: Mapping[str, Any]) -> str:
     return spec
 
 
-@st.dialog("Choose a task", width="large")
+@streamlit_internals.dialog("Choose a task", width="large")
 def _dialog() -> None:
     source = st.segmented_control(
         "Source", ["Offered tasks", _FORM], default="Offered tasks", required=True,

@@ -16,6 +16,7 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 from safetensors.torch import load_file, save_file
 
+from tests.browser import steps
 from tests.browser.chromium import find
 from tests.pages import hostile
 
@@ -166,8 +167,18 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
         viewport={"width": 1440, "height": 1400}, accept_downloads=True, reduced_motion="reduce"
     )
     context.set_default_timeout(30_000)
+    context.on("page", wait_for_scripts)
     yield context
     context.close()
+
+
+def wait_for_scripts(page: Page) -> None:
+    """Let every action and assertion wait until the page is drawn.
+
+    While a script runs, elements move, are replaced between the press and the release of a click,
+    and appear twice: where they stood before and where they stand now. See `steps.act_at_once`.
+    """
+    page.add_locator_handler(steps.running_script(page), lambda: None)  # waits until it is hidden
 
 
 @pytest.fixture

@@ -36,6 +36,15 @@ def go_to(page: Page, name: str) -> None:
     expect(heading(page, name)).to_be_visible()
 
 
+def running_script(page: Page) -> Locator:
+    return page.locator("[data-testid=stApp]:not([data-test-script-state=notRunning])")
+
+
+def act_at_once(page: Page) -> None:
+    """Let actions no longer wait until the page is drawn."""
+    page.remove_locator_handler(running_script(page))
+
+
 def wait_until_idle(page: Page) -> None:
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 

@@ -81,6 +81,7 @@ def test_a_cancelled_job_stops_by_itself_and_keeps_what_was_computed(
 @pytest.mark.integration
 def test_no_page_change_is_lost_while_results_come_in(page: Page, url: str) -> None:
     start_all_pairs(page, url)
+    steps.act_at_once(page)
     link = page.get_by_test_id("stSidebarNav").get_by_role("link")
     for name in ["Ingredients", "Connectivity"] * 10:
         link.get_by_text(name).click()
@@ -105,6 +106,7 @@ def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, url:
 @pytest.mark.integration
 def test_the_page_answers_while_a_job_runs(page: Page, url: str) -> None:
     start_all_pairs(page, url)
+    steps.act_at_once(page)
     steps.go_to(page, "Ingredients")
     box = page.get_by_role("textbox", name="Filter")
     box.fill("run-03")
@@ -115,6 +117,24 @@ def test_the_page_answers_while_a_job_runs(page: Page, url: str) -> None:
     expect(progress(page)).to_be_visible()
     cancel(page)
     expect(progress(page)).to_have_count(0)
+
+
+@pytest.mark.integration
+def test_a_dialog_keeps_what_was_typed_while_results_come_in(page: Page, url: str) -> None:
+    start_all_pairs(page, url)
+    page.get_by_role("button", name="Open another sweep").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Hub or S3", exact=True).click()
+    urls = dialog.get_by_role("textbox", name="URLs, one per line")
+    urls.fill("hf://lab/run-01")
+    second_tab = page.context.new_page()
+    second_tab.goto(url)
+    cancel(second_tab)
+    expect(progress(page)).to_have_count(0)
+    expect(urls).to_have_value("hf://lab/run-01")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(evaluate_button(page)).to_be_visible()
 
 
 def test_keys_open_pages_and_the_list_of_keys(page: Page, server: Server) -> None:

@@ -110,7 +110,7 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     page.locator(".st-key-rare-learned").get_by_text("More parameters").click()
     for choice in ("tensor", "AdamW"):
         choices.get_by_text(choice, exact=True).click()
-    for label, value in (("Max passes", "100"), ("Held-out fraction", "0")):
+    for label, value in (("Max passes", "1000"), ("Held-out fraction", "0")):
         field = page.get_by_role("spinbutton", name=label)
         field.fill(value)
         field.press("Enter")
@@ -128,7 +128,7 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     expect(page.get_by_text(re.compile("Evaluate Learned .* · done"))).to_be_visible()
     steps.go_to(page, "Soups")
     # The form is as it was left, and the result is below it.
-    expect(page.get_by_role("spinbutton", name="Max passes")).to_have_value("100")
+    expect(page.get_by_role("spinbutton", name="Max passes")).to_have_value("1000")
     expect(page.get_by_text("accuracy on test (report)", exact=True)).to_be_visible()
 
 
