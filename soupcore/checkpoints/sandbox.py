@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from soupcore import safe_torch
 from soupcore.errors import CheckpointError
-from soupcore.safe_torch import child
-from soupcore.safe_torch.child import MOST_CPU_SECONDS, MOST_MEMORY, MOST_OUTPUT, STATUS
+from soupcore.safe_torch import MOST_CPU_SECONDS, MOST_MEMORY, MOST_OUTPUT, STATUS
 
 # The limit on CPU time ends a malicious file. This one ends a wait for storage that does not
 # answer, and is long enough for a reader on a busy machine.
@@ -35,7 +35,7 @@ sys.modules["soupcore"] = package
 from soupcore.safe_torch.child import main
 main()
 """
-_PACKAGE = Path(child.__file__).parents[1]
+_PACKAGE = Path(safe_torch.__file__).parents[1]
 
 
 class NoVerdictError(CheckpointError):

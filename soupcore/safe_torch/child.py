@@ -19,20 +19,16 @@ import os
 import resource
 import signal
 import socket
-import struct
 import sys
 from typing import Any, BinaryIO
 
+from soupcore.safe_torch import MOST_CPU_SECONDS, MOST_MEMORY, MOST_OUTPUT, STATUS
 from soupcore.safe_torch.contents import read_contents, read_values
 from soupcore.safe_torch.formats import legacy_prefixes
 from soupcore.safe_torch.refusal import Refusal
 from soupcore.safe_torch.rewriting import rewrite
 
-MOST_MEMORY = 1 << 30  # bytes of address space
-MOST_CPU_SECONDS = 8
-MOST_OUTPUT = 64 << 20  # bytes
 _MOST_REQUEST = 64 << 10  # bytes
-STATUS = struct.Struct("i")
 
 
 def main() -> None:
