@@ -191,6 +191,13 @@ def _task(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name for part in text.split(",") if (name := part.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one ingredient")
+    return names
+
+
 def _alphas(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r} must be an integer >= 2")
@@ -314,7 +321,9 @@ def _without_browser(arguments: Sequence[str]) -> None:
 
 
 def _printing_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ingredients", metavar="A,B", help="ingredients to use (all)")
+    parser.add_argument(
+        "--ingredients", type=_names, metavar="A,B", help="ingredients to use (all)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -337,7 +346,8 @@ def _soup_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rest",
-        default="",
+        type=_names,
+        default=(),
         metavar="A,B",
         help="ingredients whose mean the other tensors come from (all)",
     )

@@ -64,12 +64,12 @@ def build_soup(parsed: argparse.Namespace) -> None:
             parsed.error(f"argument --output: {parsed.output.parent} is not a folder")
     parameters = dict(_parameter(recipe, text, parsed.error) for text in parsed.parameter)
     checked = recipe.check(parameters)
-    sweep = _sweep(parsed).with_tensors(parsed.tensors, _listed(parsed.rest))
+    sweep = _sweep(parsed).with_tensors(parsed.tensors, parsed.rest)
     if parsed.task is None:
-        soup = recipe.function(sweep, _names(parsed), **checked)
+        soup = recipe.function(sweep, parsed.ingredients, **checked)
     else:
         evaluator = _evaluator(parsed)
-        soup = recipe.follow(sweep, evaluator, _names(parsed), **checked).evaluate(evaluator)
+        soup = recipe.follow(sweep, evaluator, parsed.ingredients, **checked).evaluate(evaluator)
     files: list[Path] = []
     about: dict[str, Any] = {}
     if parsed.adapter:
@@ -141,7 +141,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
     """Evaluate checkpoints and print their scores."""
     sweep, evaluator = _sweep(parsed), _evaluator(parsed)
     splits = parsed.split or evaluator.task.reported
-    points = {name: sweep[name].mixture for name in sweep.names(_names(parsed))}
+    points = {name: sweep[name].mixture for name in sweep.names(parsed.ingredients)}
     if parsed.ingredients is None and sweep.base is not None:
         points = {sweep.base.name: sweep.base.mixture} | points
     found = {
@@ -185,7 +185,7 @@ def evaluate_lines(parsed: argparse.Namespace) -> None:
 
     sweep, evaluator = _sweep(parsed), _evaluator(parsed)
     alphas = ADAPTIVE if parsed.alphas is None else parsed.alphas
-    table = barriers(sweep, evaluator, _names(parsed), alphas, split=parsed.split).to_frame()
+    table = barriers(sweep, evaluator, parsed.ingredients, alphas, split=parsed.split).to_frame()
     if parsed.json:
         _print_json(table.to_dict("records"))
     else:
@@ -288,14 +288,6 @@ def _snapshots(texts: Sequence[str]) -> Snapshots:
     """Return the choice of snapshots from options such as "last" and "run=epoch 3"."""
     pairs = [text.rpartition("=") for text in texts]
     return {run or "*": snapshot for run, _, snapshot in pairs}
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
-
-
-def _names(parsed: argparse.Namespace) -> list[str] | None:
-    return None if parsed.ingredients is None else parsed.ingredients.split(",")
 
 
 def _print_table(table: "pd.DataFrame") -> None:

@@ -94,7 +94,7 @@ def test_evaluate_prints_the_scores_of_the_library(
 
 
 def test_evaluate_prints_a_table(run: Callable[..., Ran], runs: str, spec: str) -> None:
-    code, out, _ = run("evaluate", runs, f"--task={spec}", "--split=test", "--ingredients=b")
+    code, out, _ = run("evaluate", runs, f"--task={spec}", "--split=test", "--ingredients= b,")
     assert code == 0
     head, row = out.splitlines()
     assert head.split() == ["accuracy,", "%", "test"]
@@ -220,6 +220,11 @@ FAULTS = {
         ["evaluate", "{runs}", "--task={spec}", "--ingredients=z"],
         1,
         "has no usable ingredient 'z'",
+    ),
+    "no ingredients": (
+        ["evaluate", "{runs}", "--task={spec}", "--ingredients= ,"],
+        2,
+        "name at least one ingredient",
     ),
     "device": (["evaluate", "{runs}", "--task={spec}", "--device=x"], 1, "'x' is not a device"),
     "cuda": (

@@ -113,7 +113,8 @@ class Metric(MetricInfo):
             weights: The weights of the examples, shape [n], or None.
 
         Returns:
-            The score; −∞ if the network's outputs are not finite, NaN if the metric is undefined.
+            The score; −∞ if the given tensor is not finite, NaN if the metric is undefined. Class
+            predictions are finite even if the network's outputs are not.
 
         Raises:
             TaskError: It cannot be computed.
