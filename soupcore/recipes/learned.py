@@ -394,7 +394,7 @@ LEARNED = Recipe(
             help="Maximum passes over select; stops early when held-out loss rises. The paper uses "
             "3 (AdamW), or 5 per tensor.",
             minimum=1,
-            maximum=1000,
+            maximum=100,
             step=1,
             is_rare=True,
         ),

@@ -23,6 +23,16 @@ from tests.pages import hostile
 PROJECT = Path(__file__).parents[2]
 SAMPLE = PROJECT / "sample_data" / "digits"
 expect.set_options(timeout=60_000)  # the machine may be busy with other tests
+TASK = f"{SAMPLE / 'task.py'}:task"
+# The sample's task with more examples to select on, so that learning is not over before a click.
+SLOW = f"""
+from soupcore import ClassificationTask, Split, load_task
+
+sample = load_task({TASK!r})
+select = sample.split("select")
+many = Split("select", select.inputs.repeat(30, 1, 1, 1), select.targets.repeat(30))
+task = ClassificationTask(sample.build_model, sample.splits | {{"select": many}}, name="Slow")
+"""
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -60,6 +70,10 @@ class Server:
     @property
     def sweeps(self) -> Path:
         return self.workspace.with_name("sweeps")
+
+    @property
+    def slow_task(self) -> str:
+        return f"{self.workspace.with_name('slow.py')}:task"
 
     def link(self, page: str, sweep: Path, **query: Any) -> str:
         """Return the URL of a page of a sweep."""
@@ -139,14 +153,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """
     folder = tmp_path_factory.mktemp("server")
     (folder / "sweeps").mkdir()
+    (folder / "slow.py").write_text(SLOW)
     names, task_of_names = hostile.write(folder / "names")
     server = start_server(
         folder,
         str(SAMPLE / "sweep"),
         f"--root={folder / 'sweeps'}",
         f"--root={names}",
-        f"--task={SAMPLE / 'task.py'}:task",
+        f"--task={TASK}",
         f"--task={task_of_names}",
+        f"--task={folder / 'slow.py'}:task",
     )
     yield server
     stop_server(server)

@@ -8,11 +8,10 @@ from playwright.sync_api import Browser, Page
 
 import soupcore
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server, start_server, stop_server
+from tests.browser.conftest import SAMPLE, TASK, Server, start_server, stop_server
 
 pytestmark = pytest.mark.integration  # it takes long
 
-SAMPLE = PROJECT / "sample_data" / "digits"
 PAGES = {
     "": "Overview",
     "ingredients": "Ingredients",
@@ -44,7 +43,7 @@ _CODE = '<span class="token'  # Streamlit colours code, with too little contrast
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose pages have something to show."""
     folder = tmp_path_factory.mktemp("server")
-    spec = f"{SAMPLE / 'task.py'}:task"
+    spec = TASK
     store = soupcore.Store(folder / "workspace")
     sweep = soupcore.Sweep.from_folder(SAMPLE / "sweep")
     evaluator = soupcore.Evaluator(soupcore.load_task(spec), store, device="cpu")

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from soupcore import Evaluator, Store, Sweep, figures, linear_path, load_task
 from tests.browser import steps
-from tests.browser.conftest import SAMPLE, Server
+from tests.browser.conftest import TASK, Server
 
 FEW = ("run-01", "run-02", "run-03", "run-14", "stranger")
 
@@ -67,7 +67,7 @@ def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
     )).to_be_visible()  # fmt: skip
     expect(few.get_by_text("1 of 10 pairs evaluated on select; 9 preliminary")).to_be_visible()
     sweep = Sweep.from_folder(folder)
-    evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
+    evaluator = Evaluator(load_task(TASK), store, device="cpu")
     low, _ = linear_path(sweep[pair[0]], sweep[pair[1]], evaluator).barrier_bracket
     expect(few.get_by_text(f"{pair[0]} → {pair[1]} · barrier {low:.3f}")).to_be_visible()
 

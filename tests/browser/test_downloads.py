@@ -11,13 +11,11 @@ from safetensors.torch import load_file
 
 from soupcore import open_checkpoint
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server
+from tests.browser.conftest import SAMPLE, TASK, Server
 from tests.helpers import State, average, same_weights
 
 pytestmark = pytest.mark.integration  # it takes long
 
-SAMPLE = PROJECT / "sample_data" / "digits"
-TASK = f"{SAMPLE / 'task.py'}:task"
 NAMES = ("run-01", "run-02")
 ABOUT = {"epoch": 3, "args": {"data": "/home/anna/digits.yaml", "lr": 0.1}}
 

@@ -9,12 +9,11 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server, start_server, stop_server
+from tests.browser.conftest import SAMPLE, TASK, Server, start_server, stop_server
 from tests.remote.hub_server import LoopbackHub, running
 
 pytestmark = pytest.mark.integration
 
-SAMPLE = PROJECT / "sample_data" / "digits"
 CONFIG = json.dumps({"architectures": ["Digits"]}).encode()
 
 
@@ -40,9 +39,7 @@ def server(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patched.setenv("HF_ENDPOINT", hub.url)
         patched.setenv("HF_TOKEN", hub.token)
         patched.setenv("HF_HOME", str(folder / "home"))
-        server = start_server(
-            folder, f"--root={folder / 'sweeps'}", f"--task={SAMPLE / 'task.py'}:task"
-        )
+        server = start_server(folder, f"--root={folder / 'sweeps'}", f"--task={TASK}")
     yield server
     stop_server(server)
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from safetensors.torch import load_file, save_file
 
 from tests.browser import steps
-from tests.browser.conftest import SAMPLE, Server, start_server, stop_server
+from tests.browser.conftest import SAMPLE, TASK, Server, start_server, stop_server
 
 WRONG_NETWORK = """
 from torch import nn
@@ -34,7 +34,7 @@ def picker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         f"--root={folder / 'sweeps'}",
         f"--task={folder / 'wrong.py'}:task",
         f"--task={folder / 'failing.py'}:task",
-        f"--task={SAMPLE / 'task.py'}:task",
+        f"--task={TASK}",
     )
     yield server
     stop_server(server)

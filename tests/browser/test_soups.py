@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from soupcore import RECIPES, Evaluator, Store, Sweep, load_task, manual
 from tests.browser import steps
-from tests.browser.conftest import SAMPLE, Server
+from tests.browser.conftest import TASK, Server
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
     expect(page.get_by_text("run-01 0.333, run-02 0.667")).to_be_visible()
 
     sweep = Sweep.from_folder(folder)
-    evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
+    evaluator = Evaluator(load_task(TASK), store, device="cpu")
     soup = manual(sweep, {"run-01": 1, "run-02": 2}).evaluate(evaluator, ["select"])
     accuracy = f"{100 * soup.evaluations['select'].accuracy:.2f} %"
     expect(page.get_by_test_id("stMetricValue").first).to_have_text(accuracy)
@@ -103,14 +103,14 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server, folder: Path
 def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     page: Page, server: Server, folder: Path
 ) -> None:
-    open_soups(page, server, folder)
+    steps.follow(page, server.link("soups", folder, task=server.slow_task))
     choices = page.get_by_role("radiogroup")
     choices.get_by_text("Learned", exact=True).click()
     # The form of another recipe, which is shown until then, has more parameters too.
     page.locator(".st-key-rare-learned").get_by_text("More parameters").click()
     for choice in ("tensor", "AdamW"):
         choices.get_by_text(choice, exact=True).click()
-    for label, value in (("Max passes", "1000"), ("Held-out fraction", "0")):
+    for label, value in (("Max passes", "100"), ("Held-out fraction", "0")):
         field = page.get_by_role("spinbutton", name=label)
         field.fill(value)
         field.press("Enter")
@@ -128,7 +128,7 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     expect(page.get_by_text(re.compile("Evaluate Learned .* · done"))).to_be_visible()
     steps.go_to(page, "Soups")
     # The form is as it was left, and the result is below it.
-    expect(page.get_by_role("spinbutton", name="Max passes")).to_have_value("1000")
+    expect(page.get_by_role("spinbutton", name="Max passes")).to_have_value("100")
     expect(page.get_by_text("accuracy on test (report)", exact=True)).to_be_visible()
 
 
