@@ -9,6 +9,7 @@ soup.save("soup.safetensors")
 Each public name loads its module on first use (PEP 562), so a process loads only what it uses.
 """
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +119,17 @@ _MODULES = {name: module for module, names in _NAMES.items() for name in names.s
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name in _MODULES:
-            value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        elif name in _NAMES:
-            value = import_module(f"{__name__}.{name}")
-        else:
+        if name not in _MODULES and name not in _NAMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value
+        # Garbage collections traverse all of torch, and find nothing that an import leaves behind.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            module = import_module(f"{__name__}.{_MODULES.get(name, name)}")
+        finally:
+            if collects:
+                gc.enable()
+        value = globals()[name] = getattr(module, name) if name in _MODULES else module
         return value
 
     def __dir__() -> list[str]:

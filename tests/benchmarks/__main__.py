@@ -1,6 +1,6 @@
 """Speed and memory compared with named baselines, measured in the same run.
 
-`make bench` takes about six minutes, and needs up to 7 GB in the temporary folder.
+`make bench` takes about half an hour, and needs up to 7 GB in the temporary folder.
 `make bench ARGS="uniform digests"` measures only these tables.
 """
 

@@ -22,7 +22,9 @@ from tests.benchmarks.table import lines, number, spread
 if TYPE_CHECKING:
     from soupcore import Task
 
-GOALS = {"MLP": 4.0, "CNN with BatchNorm": 5.0, "ViT": 2.5}
+# Half of an MLP's pass is its first layer, whose output is linear in α. Products of that layer that
+# are kept for each ingredient gave 4 here, and nothing for networks that begin with a convolution.
+GOALS = {"MLP": 2.5, "CNN with BatchNorm": 5.0, "ViT": 2.5}
 INGREDIENTS = 13
 TURNS = 3
 CHECKED = 6  # pairs evaluated on the dense grid; all 78 would take half an hour

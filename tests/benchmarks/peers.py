@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks.processes import ROOT, Cost, import_all, memory_above, run, stopwatch
+from tests.benchmarks.processes import ROOT, Cost, memory_above, run, stopwatch
 from tests.benchmarks.sweeps import write_sweep
 from tests.benchmarks.table import lines, spread
 from tests.benchmarks.whole_process import check_equal
@@ -25,11 +25,10 @@ PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 
 def with_soupcore(sweep: str, target: str, report: str) -> None:
-    import soupcore
+    from soupcore import Sweep, uniform
 
-    import_all()
     after_imports = Meter()
-    soupcore.uniform(soupcore.Sweep.from_folder(sweep)).save(target)
+    uniform(Sweep.from_folder(sweep)).save(target)
     after_imports.write(report)
 
 

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.peers import Costs, Meter, merge_with_mergekit, peer_python
-from tests.benchmarks.processes import import_all, run
+from tests.benchmarks.processes import run
 from tests.benchmarks.sweeps import write_fine_tuned
 from tests.benchmarks.table import lines, number, spread
 
@@ -31,17 +31,23 @@ TIES_GOAL = 300  # MiB
 
 
 def with_soupcore(sweep: str, target: str, report: str, title: str) -> None:
-    import soupcore
-    from soupcore import recipes
-    from soupcore.provenance import mergekit_config
+    from soupcore import RECIPES as KNOWN
+    from soupcore import Sweep
 
     recipe, parameters, *_ = RECIPES[title]
-    import_all()
     after_imports = Meter()
-    soup = getattr(recipes, recipe)(soupcore.Sweep.from_folder(sweep), **parameters)
-    soup.save(target)
+    KNOWN[recipe].function(Sweep.from_folder(sweep), **parameters).save(target)
     after_imports.write(report)
-    Path(f"{target}.yml").write_text(mergekit_config(soup) or "")
+
+
+def write_configuration(sweep: str, target: str, title: str) -> None:
+    """Write mergekit's configuration for a soup."""
+    from soupcore import RECIPES as KNOWN
+    from soupcore import Sweep, mergekit_config
+
+    recipe, parameters, *_ = RECIPES[title]
+    soup = KNOWN[recipe].function(Sweep.from_folder(sweep), **parameters)
+    Path(target).write_text(mergekit_config(soup) or "")
 
 
 def with_mergekit(sweep: str, target: str, report: str, config: str) -> None:
@@ -68,7 +74,7 @@ def check_alike(one: str, other: str) -> None:
 def benchmark(folder: Path) -> list[str]:
     """Measure, with files in the folder, and return the report."""
     sweep, soup, report = folder / "sweep", folder / "soup.safetensors", folder / "report"
-    theirs = folder / "theirs.safetensors"
+    theirs, config = folder / "theirs.safetensors", folder / "soup.yml"
     run(write_fine_tuned, sweep, FILES, MEGABYTES, workspace=folder)
     ours, others = ({title: Costs() for title in RECIPES} for _ in range(2))
     for _ in range(RUNS):
@@ -76,14 +82,9 @@ def benchmark(folder: Path) -> list[str]:
             ours[title].add(
                 run(with_soupcore, sweep, soup, report, title, workspace=folder), report
             )
+            run(write_configuration, sweep, config, title, workspace=folder)
             cost = run(
-                with_mergekit,
-                sweep,
-                theirs,
-                report,
-                f"{soup}.yml",
-                workspace=folder,
-                python=peer_python(),
+                with_mergekit, sweep, theirs, report, config, workspace=folder, python=peer_python()
             )
             others[title].add(cost, report)
             if is_same:

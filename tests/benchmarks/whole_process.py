@@ -7,7 +7,7 @@ after its imports.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.benchmarks.processes import Cost, import_all, run, stopwatch
+from tests.benchmarks.processes import Cost, run, stopwatch
 from tests.benchmarks.sweeps import write_sweep
 from tests.benchmarks.table import Row, table
 
@@ -17,11 +17,10 @@ MIB = 1 << 20
 
 
 def with_soupcore(sweep: str, target: str, cpu_seconds: str) -> None:
-    import soupcore
+    from soupcore import Sweep, uniform
 
-    import_all()
     seconds = stopwatch()
-    soupcore.uniform(soupcore.Sweep.from_folder(sweep)).save(target)
+    uniform(Sweep.from_folder(sweep)).save(target)
     Path(cpu_seconds).write_text(str(seconds()[0]))
 
 
