@@ -43,6 +43,7 @@ class Descriptions:
         self._failed: dict[tuple[str, str], float] = {}  # time of the failure
         self._known: dict[tuple[str, str], Future[TaskDescription]] = {}
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._is_stopped = False
         self._mutex = threading.Lock()
 
     def get(self, spec: str, wait_s: float) -> TaskDescription | None:
@@ -66,8 +67,9 @@ class Descriptions:
             self._requested(spec)
 
     def stop(self) -> None:
-        """Kill the processes that have not answered."""
+        """Kill the processes that have not answered, and start no more."""
         with self._mutex:
+            self._is_stopped = True
             for process in self._running:
                 kill_group(process.pid)
 
@@ -106,7 +108,7 @@ class Descriptions:
                 pieces.append(piece)
 
         try:
-            process = subprocess.Popen(  # noqa: S603 - our own module
+            process = self._started(
                 [sys.executable, "-P", "-m", "soupcore.tasks.describing", spec, str(answer)],
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
@@ -123,8 +125,6 @@ class Descriptions:
             os.close(printed)
             os.close(answer)
         pump, reader = Pump(output, self._log.write), Pump(answers, take)
-        with self._mutex:
-            self._running.add(process)
         try:
             process.wait(self._limit_s)
         except subprocess.TimeoutExpired:
@@ -150,3 +150,12 @@ class Descriptions:
         if "error" in parsed:
             raise TaskError(parsed["error"])
         return parsed
+
+    def _started(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start a process that `stop` can kill."""
+        with self._mutex:
+            if self._is_stopped:
+                raise TaskError("Tasks are no longer described, because the server stops.")
+            process = subprocess.Popen(command, **options)  # noqa: S603 - our own module
+            self._running.add(process)
+        return process

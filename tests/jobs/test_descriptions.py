@@ -142,6 +142,8 @@ def test_stop_kills_the_processes_that_have_not_answered(tmp_path: Path, write: 
     descriptions.stop()
     with pytest.raises(TaskError, match="exit code -9"):
         descriptions.get(spec, PATIENCE)
+    with pytest.raises(TaskError, match="server stops"):
+        descriptions.get(write("# another version"), PATIENCE)
 
 
 def test_a_missing_file_is_reported(descriptions: Descriptions, tmp_path: Path) -> None:
