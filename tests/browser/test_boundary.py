@@ -84,6 +84,7 @@ def test_no_site_frames_the_app(page: Page, server: Server) -> None:
     assert "Overview" not in "".join(frame.content() for frame in page.frames)
 
 
+@pytest.mark.integration
 def test_names_are_shown_letter_by_letter_and_call_nobody(
     page: Page, server: Server, strays: list[str]
 ) -> None:

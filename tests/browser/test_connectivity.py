@@ -139,6 +139,7 @@ def test_a_basin_is_named_and_selected(few: Page) -> None:
     steps.expect_selected(few)
 
 
+@pytest.mark.integration
 def test_a_zoom_outlives_a_click_on_a_cell(few: Page) -> None:
     figure = few.locator(".st-key-heatmap .js-plotly-plot")
     know_all_pairs(few)

@@ -90,6 +90,7 @@ def test_no_page_change_is_lost_while_results_come_in(page: Page, url: str) -> N
     expect(progress(page)).to_have_count(0)
 
 
+@pytest.mark.integration
 def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, url: str) -> None:
     start_all_pairs(page, url)
     page.reload()

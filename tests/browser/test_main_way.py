@@ -30,6 +30,7 @@ def folder(server: Server) -> Path:
     return server.copy_of_sample("main way")
 
 
+@pytest.mark.integration
 def test_a_deep_link_on_a_cold_server_opens_the_page_in_its_frame(
     page: Page, fresh_server: Server
 ) -> None:

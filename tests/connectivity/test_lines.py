@@ -171,6 +171,7 @@ def test_an_unknown_split_is_refused(sweep: Sweep, evaluator: Evaluator) -> None
 # With adaptive α
 
 
+@pytest.mark.integration
 def test_barriers_of_real_networks_are_those_of_a_dense_grid(
     far_sweep: Sweep, evaluator: Evaluator
 ) -> None:

@@ -18,6 +18,8 @@ from tests.hostile.corpus import CORPUS, HARMLESS, write_corpus
 from tests.hostile.hostile_file import HostileFile
 from tests.hostile.opener import After, Before, Outcome
 
+pytestmark = pytest.mark.integration  # it takes long
+
 PROJECT = Path(__file__).parents[2]
 MOST_SECONDS = 10
 MOST_MEMORY = 1 << 30

@@ -13,6 +13,7 @@ from soupcore.jobs import Queue, State, Supervisor
 from tests.jobs.conftest import wait_for
 
 
+@pytest.mark.integration
 def test_the_worker_command_runs_jobs_of_a_shared_workspace_until_sigterm(
     store: soupcore.Store, queue: Queue, request_: dict[str, Any]
 ) -> None:

@@ -96,6 +96,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return result.stdout.decode().splitlines()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("number", range(len(FORMS)), ids=[name for name, _ in FORMS])
 def test_a_killed_writer_leaves_complete_files_and_recognisable_leftovers(
     lines: list[str], number: int
