@@ -7,6 +7,7 @@ import streamlit as st
 
 from pages.components import settings, state, tasks
 from pages.components.display import VERDICT_ICONS, plain
+from soupcore.display import counted
 from soupcore.jobs.known_sweeps import KnownSweep, KnownVerdict, known_sweeps
 
 _COLUMNS = (4, 7, 2)  # relative widths
@@ -75,7 +76,7 @@ def _problem(folder: str) -> str:
 
 def _about(known: KnownSweep) -> str:
     count = known.ingredients
-    parts = [] if count is None else [f"{count:,} ingredient{'s' if count != 1 else ''}"]
+    parts = [] if count is None else [counted(count, "ingredient")]
     if known.verdict is not None:
         parts.append(f"task {plain(tasks.label(known.verdict.task))}")
     return " · ".join(parts) or "Never read"
@@ -113,7 +114,7 @@ def ago(seconds: float) -> str:
     for length, unit in _UNITS:
         if seconds >= length:
             count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{counted(count, unit)} ago"
     return "just now"
 
 

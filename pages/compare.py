@@ -22,6 +22,7 @@ from pages.components.soup_links import MOST_COMPARED
 from pages.components.state import View
 from soupcore import Evaluation, figures
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores, Result, ShownExamples
+from soupcore.display import counted
 from soupcore.evaluation.measuring import changed_examples
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.figures.tables import coefficients_table, differences_table
@@ -339,7 +340,7 @@ def _ensemble_by_passes(view: View, call: EnsembleScores, picked: StoredSoup) ->
         jobs.call_button(
             view, "Evaluate the ensemble", call, f"Ensemble of {picked.label}", key="ensemble",
             primary=False,
-            help=f"Runs {len(call.names)} ingredients on {len(view.task.reported)} splits and "
+            help=f"Runs {len(call.names)} ingredients on {counted(len(sizes), 'split')} and "
             "averages their outputs batch by batch.",
             price=seconds(view.overview, len(call.names) * sum(sizes)),
         )  # fmt: skip

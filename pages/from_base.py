@@ -10,6 +10,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import figures
 from soupcore.calls import Paths
+from soupcore.display import counted
 from soupcore.figures.tables import robustness_tables
 from soupcore.plan import seconds
 
@@ -39,7 +40,7 @@ def main(view: View) -> None:
     st.caption(
         "Interpolates from the base to each model, (1−α)·base + α·model with α = 0, 0.1, …, 1, and "
         f"plots test {plain(view.task.score_name)} (**{plain(reports[0])}**) against the mean over "
-        f"**{len(shifts)} shift{'s' if len(shifts) > 1 else ''}** (WiSE-FT, arXiv:2109.01903). "
+        f"**{counted(len(shifts), 'shift')}** (WiSE-FT, arXiv:2109.01903). "
         f"Choose α on {plain(view.task.select)}, not here."
     )
     known = scores.points(view)

@@ -10,7 +10,7 @@ from pages.components.state import View
 from soupcore import Geometry, figures
 from soupcore.analysis import ingredient_grid, pair_grid, varying
 from soupcore.calls import IngredientScores, WeightGeometry
-from soupcore.display import capitalised
+from soupcore.display import capitalised, counted
 from soupcore.figures.tables import angle_table, grid_table, layers_table
 from soupcore.overview import is_learning_rate
 
@@ -25,8 +25,8 @@ def main(view: View) -> None:
         f"**{plain(view.sweep.base.name)}**" if view.sweep.base else "the mean of the ingredients"
     )
     st.caption(
-        f"Task vectors from {origin} to {len(names)} ingredients, excluding BatchNorm statistics. "
-        "For the pairwise matrix of angles, see **Connectivity › Angle**."
+        f"Task vectors from {origin} to {counted(len(names), 'ingredient')}, excluding BatchNorm "
+        "statistics. For the pairwise matrix of angles, see **Connectivity › Angle**."
     )
     found = WeightGeometry().result(view, names)
     if found is None:

@@ -27,6 +27,7 @@ from pages.components.run_table import INK, NAME, RunTable
 from pages.components.state import View
 from soupcore import figures
 from soupcore.calls import IngredientScores
+from soupcore.display import counted
 from soupcore.figures.tables import logged_table, scores_table
 from soupcore.overview import best_on_select, ranked
 from soupcore.plan import seconds
@@ -65,7 +66,7 @@ def _header(view: View, names: list[str]) -> None:
     st.header("Ingredients")
     base = f"base: **{plain(view.sweep.base.name)}**" if view.sweep.base else "no base checkpoint"
     st.caption(
-        f"**{len(names)} ingredients** of **{plain(state.sweep_label())}** · {base} · "
+        f"**{counted(len(names), 'ingredient')}** of **{plain(state.sweep_label())}** · {base} · "
         f"{_about_task(view)}. Tick rows or click points to select ingredients; the selection "
         "applies to every page."
     )
@@ -90,15 +91,15 @@ def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
     }
     count = sum(len(names) for names in missing.values())
     if count:
+        checkpoints = counted(len(known), "checkpoint")
         left = sum(len(names) * len(view.task.split(split)) for split, names in missing.items())
         jobs.call_button(
             view,
             f"Evaluate all ingredients ({jobs.evaluations_text(count)})",
             call,
-            f"Evaluate {len(known)} checkpoints",
+            f"Evaluate {checkpoints}",
             key="evaluate",
-            help=f"Evaluates {len(known)} checkpoints on {listed(missing)}. Stored results are "
-            "reused.",
+            help=f"Evaluates {checkpoints} on {listed(missing)}. Stored results are reused.",
             price=seconds(view.overview, left),
             starts=True,
         )

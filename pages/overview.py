@@ -22,6 +22,7 @@ from pages.components.display import VERDICT_ICONS, in_a_sentence, plain
 from pages.components.state import View
 from soupcore import figures
 from soupcore.calls import Code
+from soupcore.display import counted
 from soupcore.jobs import Job
 from soupcore.jobs.known_sweeps import remember
 from soupcore.overview import Overview, ranked, title
@@ -94,7 +95,7 @@ def _without_task(view: View) -> None:
 def _sweep(view: View) -> str:
     base = view.sweep.base
     return (
-        f"**{len(view.sweep)} ingredients** of **{plain(state.sweep_label())}** · "
+        f"**{counted(len(view.sweep), 'ingredient')}** of **{plain(state.sweep_label())}** · "
         f"{f'base: **{plain(base.name)}**' if base else 'no base checkpoint'}"
     )
 
@@ -105,7 +106,7 @@ def _header(view: View, known: Overview) -> None:
     if known.report:
         sizes.append(f"test ({plain(known.report)}) {len(task.split(known.report)):,}")
     if shifts := task.splits_with_role("shift"):
-        sizes.append(f"{len(shifts)} shift{'s' if len(shifts) > 1 else ''}")
+        sizes.append(counted(len(shifts), "shift"))
     examples = f" · examples: {', '.join(sizes)}" if task.has_examples else ""
     st.caption(f"{_sweep(view)} · task **{plain(task.name)}**{examples}{scores.task_notes(task)}")
 
@@ -170,7 +171,7 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
         _progress(started)
         return
     if (first := missing[0]).name == "evaluate":  # at least the scores of the ingredients
-        evaluating = f"Evaluate {len(known.runs)} checkpoints"
+        evaluating = f"Evaluate {counted(len(known.runs), 'checkpoint')}"
         jobs.start_if_short(view, first.call, evaluating, price(known, [first]))
     is_new = len(missing) == len(plan)
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")

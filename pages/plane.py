@@ -12,7 +12,7 @@ from pages.components.state import View
 from soupcore import ConnectivityError, Plane, figures
 from soupcore.calls import PlaneGrid
 from soupcore.connectivity.plane import SIZES
-from soupcore.display import capitalised
+from soupcore.display import capitalised, counted
 from soupcore.figures.tables import plane_table
 from soupcore.plan import seconds
 
@@ -114,7 +114,7 @@ def _button(
             price=seconds(view.overview, missing * len(view.task.split(shown.split))), starts=True,
         )  # fmt: skip
     elif soups:
-        count = "1 soup" if len(soups) == 1 else f"{len(soups)} soups"
+        count = counted(len(soups), "soup")
         jobs.call_button(
             view, f"Project {count}", call, f"Project {count} onto the plane", key="project",
             help="Reads their weights once; runs no forward passes.",

@@ -24,6 +24,7 @@ from pages.components.soup_links import ALL, TABS
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture, escaping
 from soupcore.calls import Call, Code, ManualSoup, Preview, RecipeSoup
+from soupcore.display import counted
 from soupcore.overview import Overview, members, ranked, title
 from soupcore.plan import seconds
 from soupcore.recipes import Recipe, manual
@@ -91,10 +92,10 @@ def _by_recipe(
     if view.has_task:
         st.caption(_cost(with_soups, names, parameters))
     call: Call = RecipeSoup(recipe.name, tuple(names), given)
-    label = f"Build {in_a_sentence(recipe.title)} soup from {len(names)} ingredients"
+    label = f"Build {in_a_sentence(recipe.title)} soup from {counted(len(names), 'ingredient')}"
     if others:
         call = building.several(names, parameters)
-        label = f"Build {len(parameters)} soups from {len(names)} ingredients"
+        label = f"Build {len(parameters)} soups from {counted(len(names), 'ingredient')}"
     if st.button(
         label,
         type="primary",
@@ -119,11 +120,11 @@ def _cost(view: View, names: list[str], parameters: Mapping[str, Mapping[str, An
     size = len(task.split(task.select))
     soups = "final soup" if len(recipes) == 1 else f"{len(recipes)} final soups"
     parts = [
-        _counted(alone, "single ingredient") if alone else "",
-        f"up to {_counted(trials, 'trial soup')}" if trials else "",
-        f"{soups} on {_counted(len(task.reported), 'split')}",
+        counted(alone, "single ingredient") if alone else "",
+        f"up to {counted(trials, 'trial soup')}" if trials else "",
+        f"{soups} on {counted(len(task.reported), 'split')}",
     ]
-    counted = " + ".join(part for part in parts if part)
+    summands = " + ".join(part for part in parts if part)
     one = (
         f"one pass over a split ({size:,} examples on {plain(task.select)})"
         if task.has_examples
@@ -134,11 +135,7 @@ def _cost(view: View, names: list[str], parameters: Mapping[str, Mapping[str, An
     price = seconds(view.overview, examples)
     about = f", about {display.about(price)}" if price is not None else ""
     total = jobs.evaluations_text(alone + trials + final)
-    return f"Cost: up to {total}{about} ({counted}). One evaluation = {one}."
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"
+    return f"Cost: up to {total}{about} ({summands}). One evaluation = {one}."
 
 
 def _manual(view: View, names: Sequence[str]) -> None:

@@ -48,6 +48,11 @@ def in_words(nbytes: float) -> str:
     return f"{nbytes:.3g} TB"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, such as "1 ingredient" or "1,200 ingredients"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def capitalised(text: str) -> str:
     """Return a text with a capital first letter, unless its first word has capitals, as `mAP`."""
     first = text.partition(" ")[0]

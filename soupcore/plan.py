@@ -39,6 +39,7 @@ from soupcore.calls import (
 )
 from soupcore.connectivity.adaptive import EVALUATIONS_PER_LINE
 from soupcore.connectivity.geometry import reference_and_checkpoints
+from soupcore.display import counted
 from soupcore.errors import RecipeError, TaskError
 from soupcore.overview import GREEDY, Overview
 from soupcore.progress import part as part_of
@@ -276,8 +277,8 @@ def _evaluations(overview: Overview) -> Step:
         for split, found in by_split.items()
         if found is None
     )
-    count, splits = len(overview.runs), len(task.reported)
-    title = f"Evaluate {count} checkpoints on {splits} split{'s' if splits > 1 else ''}"
+    checkpoints = counted(len(overview.runs), "checkpoint")
+    title = f"Evaluate {checkpoints} on {counted(len(task.reported), 'split')}"
     call = IngredientScores(tuple(overview.runs), tuple(task.reported))
     return Step("evaluate", title, call, missing, missing == 0)
 

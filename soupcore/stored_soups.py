@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from soupcore.display import counted
 from soupcore.errors import RecipeError, StockpotError
 from soupcore.evaluation import Estimate
 from soupcore.recipes import RECIPES, Soup
@@ -150,7 +151,7 @@ class StoredSoups:
         if set(members) <= set(self._files):
             count = f"{many} of {len(self._files)}"
         else:
-            count = f"{many} ingredient{'s' if many != 1 else ''}"
+            count = counted(many, "ingredient")
         return f"{recipe_title(body['recipe'])} · {count}"
 
     def of_task(self, folder: str, task_spec: str, estimate: Estimate | None) -> list[StoredSoup]:

@@ -16,7 +16,7 @@ import torch
 
 import soupcore
 from soupcore import Evaluator, Sweep
-from soupcore.display import capitalised, html_table, in_words, number
+from soupcore.display import capitalised, counted, html_table, in_words, number
 from soupcore.tasks import PLAIN, Labels, Unit
 from tests.pages.hostile import MARKUP
 
@@ -148,6 +148,13 @@ def test_names_are_escaped(results: dict[str, Any], name: str) -> None:
     shown = Shown(changed[name]()._repr_html_())
     assert shown.tags <= {"p", "b", "table", "thead", "tbody", "tr", "th", "td"}
     assert any(hostile in text for text in shown.texts)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1200, "1,200 runs")]
+)
+def test_a_count_has_its_noun(count: int, text: str) -> None:
+    assert counted(count, "run") == text
 
 
 def test_a_table_escapes_shortens_and_rounds() -> None:

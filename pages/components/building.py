@@ -21,6 +21,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Pass, Soup, Step, figures
 from soupcore.calls import Call, ParameterCurve, RecipeSoup, SeveralSoups
+from soupcore.display import counted
 from soupcore.evidence import as_chosen
 from soupcore.figures.tables import curve_table, trace_table
 from soupcore.jobs import Job, State
@@ -229,10 +230,10 @@ def _curve(
 
 def _title(call: Call) -> str:
     if isinstance(call, RecipeSoup):
-        return f"{RECIPES[call.recipe].title} soup from {len(call.names)} candidates"
+        return f"{RECIPES[call.recipe].title} soup from {counted(len(call.names), 'candidate')}"
     if isinstance(call, SeveralSoups):
         titles = ", ".join(RECIPES[each.recipe].title for each in call.calls)
-        return f"{len(call.recipes)} soups from {len(call.names)} candidates ({titles})"
+        return f"{len(call.recipes)} soups from {counted(len(call.names), 'candidate')} ({titles})"
     raise TypeError(f"{call} builds no soup.")
 
 

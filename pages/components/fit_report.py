@@ -12,6 +12,7 @@ from pages.components import state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Finding, FitReport
+from soupcore.display import counted
 from soupcore.sweeps.findings import Severity, SnapshotChoice
 from soupcore.sweeps.snapshots import EVERY, OTHERS, snapshots_from_text, snapshots_to_text
 
@@ -110,7 +111,7 @@ def _fit_title(fit: FitReport) -> str:
     warned = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
     if not fit.misfits and not warned:
         return "Fit report: all checkpoints compatible"
-    warnings = f"{len(warned)} warning{'s' if len(warned) != 1 else ''}"
+    warnings = counted(len(warned), "warning")
     return f"Fit report: {len(fit.misfits)} excluded, {warnings}"
 
 

@@ -17,6 +17,7 @@ from streamlit.delta_generator import DeltaGenerator
 from pages.components import exports, state, streamlit_internals, tasks
 from pages.components.display import plain
 from pages.components.state import View
+from soupcore.display import counted
 from soupcore.jobs import Job, State
 
 #: The key after G that opens each page.
@@ -163,7 +164,7 @@ def _next() -> None:
 
 def _selection(view: View) -> str:
     count, total = len(st.session_state["selection"]), len(view.sweep)
-    chosen = f"{count} of {total} selected" if count else f"{total} ingredients"
+    chosen = f"{count} of {total} selected" if count else counted(total, "ingredient")
     return f"{chosen} · {plain(view.task.metric.name)}" if view.has_task else chosen
 
 

@@ -15,6 +15,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore.calls import Call, Pairs, Paths, Result, StoredCall
 from soupcore.connectivity import PairSummaries
+from soupcore.display import counted
 from soupcore.jobs import Job, State
 from soupcore.plan import Analysis
 from soupcore.plan import seconds as estimate
@@ -214,7 +215,7 @@ def call_button(
 
 def evaluations_text(count: int, *, about: bool = False) -> str:
     """Return a number of evaluations as text, such as "about 3 evaluations"."""
-    return f"{'about ' if about else ''}{count:,} evaluation{'s' if count != 1 else ''}"
+    return f"{'about ' if about else ''}{counted(count, 'evaluation')}"
 
 
 def splits_text(names: Sequence[str]) -> str:

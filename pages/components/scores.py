@@ -16,6 +16,7 @@ from soupcore import Evaluation, Mixture, Soup, Sweep
 from soupcore.calls import IngredientScores, SoupScores
 from soupcore.calls.code import soup_again
 from soupcore.checkpoints.run_folders import is_lower_better
+from soupcore.display import counted
 from soupcore.overview import BySplit, Overview, best_on_select
 from soupcore.plan import seconds
 from soupcore.stored_soups import StoredSoup
@@ -225,7 +226,7 @@ def offer_ingredients(view: View, *, key: str) -> None:
         view,
         "Evaluate all ingredients",
         IngredientScores(tuple(names), tuple(view.task.reported)),
-        f"Evaluate {len(names)} checkpoints",
+        f"Evaluate {counted(len(names), 'checkpoint')}",
         key=f"evaluate-ingredients-{key}",
         help="Stored results are reused.",
     )

@@ -11,6 +11,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import StockpotError
 from soupcore.calls import GreedyOrders, Result
+from soupcore.display import counted
 from soupcore.evidence import (
     as_chosen,
     best_ingredient_bias,
@@ -96,7 +97,8 @@ def show_orders(view: View, picked: StoredSoup) -> None:
             f"Greedy, {_ORDERS} random orders",
             key="random-orders",
             primary=False,
-            help=f"Up to {trials:,} evaluations, plus each soup on {len(task.reported)} splits.",
+            help=f"Up to {trials:,} evaluations, plus each soup on "
+            f"{counted(len(task.reported), 'split')}.",
             price=seconds(view.overview, examples),
         )
         return

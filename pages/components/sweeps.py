@@ -17,7 +17,7 @@ from pages.components.state import View
 from soupcore import StockpotError
 from soupcore.calls import OpenSweep
 from soupcore.checkpoints.recognition import INDEX_SUFFIX, TORCH_SUFFIXES
-from soupcore.display import in_words
+from soupcore.display import counted, in_words
 from soupcore.errors import RemoteError
 from soupcore.jobs import State
 from soupcore.remote import Cache, check_url
@@ -77,7 +77,9 @@ def show_remote_files(view: View) -> None:
     if remote is None:
         return
     files = pinned_files(remote)
-    with st.expander(f"Remote files: {len(files)} checkpoint files", icon=":material/cloud:"):
+    with st.expander(
+        f"Remote files: {counted(len(files), 'checkpoint file')}", icon=":material/cloud:"
+    ):
         st.dataframe(files, hide_index=True)
         request = replace(view.opening, refresh=True).request
         is_checking = jobs.unfinished(OpenSweep.kind, **request) is not None
@@ -116,7 +118,7 @@ def show_cache() -> None:
     cache = Cache()
     entries = cache.entries()
     total = sum(entry.nbytes for entry in entries)
-    count = f"{len(entries)} file{'s' if len(entries) != 1 else ''}"
+    count = counted(len(entries), "file")
     title = f"Cache: {in_words(total)} of {in_words(cache.budget)} · {count}"
     with st.expander(title, icon=":material/hard_drive:"):
         st.caption(
@@ -305,7 +307,7 @@ def _open_button(folder: Path) -> None:
     task = _choose_task(str(folder))
     remotes = len(found.named.urls)
     count = len(found.local) + remotes
-    label = f"{count} checkpoint{'s' if count != 1 else ''}"
+    label = counted(count, "checkpoint")
     if remotes:
         label += f", {remotes} remote"
     if st.button(f"Open ({label})", type="primary", disabled=not count):

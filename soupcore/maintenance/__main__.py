@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soupcore import maintenance
-from soupcore.display import in_words
+from soupcore.display import counted, in_words
 from soupcore.errors import StockpotError
 from soupcore.remote import Cache
 from soupcore.store import Store
@@ -32,7 +32,7 @@ def _check(folder: Path, parsed: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        count = counted(len(problems), "problem")
         print(f"{count}. Run `repair` to fix them.")
     else:
         print("No problems found.")

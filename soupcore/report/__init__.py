@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from soupcore.calls import Code, Context, SoupScores
 from soupcore.calls.files import card_of
+from soupcore.display import counted
 from soupcore.errors import RecipeError
 from soupcore.overview import Overview
 from soupcore.plan import Analysis
@@ -98,7 +99,7 @@ def _about(context: Context) -> str:
     sweep = context.sweep
     base = f"base: {sweep.base.name}" if sweep.base else "no base checkpoint"
     task = f"task: {context.task.name}" if context.has_task else "no task"
-    return f"{len(sweep)} ingredients · {base} · {task}"
+    return f"{counted(len(sweep), 'ingredient')} · {base} · {task}"
 
 
 def _sections(context: Context, soup: str | None) -> dict[str, _Make]:

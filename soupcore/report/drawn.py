@@ -11,7 +11,7 @@ from soupcore import figures
 from soupcore.calls import Attribution
 from soupcore.connectivity import tree
 from soupcore.connectivity.basins import CONNECTED
-from soupcore.display import capitalised
+from soupcore.display import capitalised, counted
 from soupcore.evaluation import Evaluation
 from soupcore.figures import tables
 from soupcore.overview import BySplit, Overview, title
@@ -37,7 +37,7 @@ def _about(known: Overview, *splits: str) -> str:
 
 def _sizes(known: Overview, shifts: Sequence[str]) -> str:
     sizes = [len(known.context.task.split(split)) for split in shifts]
-    count = f"{len(shifts)} shifted split{'s' if len(shifts) > 1 else ''}"
+    count = counted(len(shifts), "shifted split")
     low, high = min(sizes), max(sizes)
     n = f"n = {low}" if low == high else f"n = {low} to {high}"
     each = " each" if low == high and len(shifts) > 1 else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.display import html_table
+from soupcore.display import counted, html_table
 from soupcore.errors import SweepError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def some(names: Sequence[str]) -> str:
 
 def tensors(count: int) -> str:
     """Return a number of tensors as text."""
-    return f"{count} tensor" if count == 1 else f"{count} tensors"
+    return counted(count, "tensor")
 
 
 def and_more(count: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from soupcore.checkpoints.names import clean
 from soupcore.checkpoints.recognition import stem_of
+from soupcore.display import counted
 from soupcore.remote import is_url
 from soupcore.remote.urls import scheme_of, without_credentials
 from soupcore.sweeps.findings import Finding, some
@@ -326,7 +327,7 @@ def _add_rows(
         problem = "is described in the sweep's table, but there is no such checkpoint"
         sidecars.findings += [Finding("warning", label, "", problem, way_out) for label in gone]
     if nameless:
-        rows_ = "1 row" if nameless == 1 else f"{nameless} rows"
+        rows_ = counted(nameless, "row")
         problem = f"has {rows_} without the name of a checkpoint"
         way_out = "Fill in the name, or remove the row."
         sidecars.findings.append(Finding("warning", table, "", problem, way_out))
