@@ -5,6 +5,7 @@ import re
 from contextlib import suppress
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as NotThereError
 
@@ -15,6 +16,7 @@ SWEEP = PROJECT / "sample_data" / "digits" / "sweep" / "sweep.jsonl"
 COLUMN = "learning_rate"
 
 
+@pytest.mark.integration
 def test_a_brush_filters_and_selects_through_the_url(page: Page, server: Server) -> None:
     rows = [json.loads(line) for line in SWEEP.read_text().splitlines()]
     rates = {row["checkpoint"].removesuffix(".safetensors"): row[COLUMN] for row in rows}

@@ -86,6 +86,7 @@ def test_an_empty_folder_says_so_before_it_is_opened(page: Page, picker: Server)
     expect(page.get_by_role("button", name="Open (0 checkpoints)")).to_be_disabled()
 
 
+@pytest.mark.integration
 def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server, tmp_path: Path) -> None:
     good = load_file(SAMPLE / "sweep" / "run-01.safetensors")
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]

@@ -31,6 +31,7 @@ def test_without_a_soup_the_pages_say_what_to_do(page: Page, server: Server, fol
     expect(steps.heading(page, "Soups")).to_be_visible()
 
 
+@pytest.mark.integration
 def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
     page: Page, server: Server, folder: Path, store: Store
 ) -> None:
