@@ -121,7 +121,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         if name not in _MODULES and name not in _NAMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        # Garbage collections traverse all of torch, and find nothing that an import leaves behind.
+        # An import leaves no garbage, and each collection would traverse all of torch.
         collects = gc.isenabled()
         gc.disable()
         try:

@@ -155,7 +155,7 @@ class Descriptions:
         """Start a process that `stop` can kill."""
         with self._mutex:
             if self._is_stopped:
-                raise TaskError("Tasks are no longer described, because the server stops.")
+                raise TaskError("The server is stopping and describes no more tasks.")
             process = subprocess.Popen(command, **options)  # noqa: S603 - our own module
             self._running.add(process)
         return process

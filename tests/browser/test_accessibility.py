@@ -43,15 +43,14 @@ _CODE = '<span class="token'  # Streamlit colours code, with too little contrast
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose pages have something to show."""
     folder = tmp_path_factory.mktemp("server")
-    spec = TASK
     store = soupcore.Store(folder / "workspace")
     sweep = soupcore.Sweep.from_folder(SAMPLE / "sweep")
-    evaluator = soupcore.Evaluator(soupcore.load_task(spec), store, device="cpu")
+    evaluator = soupcore.Evaluator(soupcore.load_task(TASK), store, device="cpu")
     points = [each.mixture for each in (*sweep.ingredients.values(), sweep.base) if each]
     for split in evaluator.task.reported:
         evaluator.evaluate_all(points, split)
     for soup in (soupcore.uniform(sweep), soupcore.greedy(sweep, evaluator)):
-        body = soup.evaluate(evaluator).to_json() | {"task": spec, "offered": {}}
+        body = soup.evaluate(evaluator).to_json() | {"task": TASK, "offered": {}}
         store.add_soup(soup.id, str(SAMPLE / "sweep"), body)
     soupcore.barriers(sweep, evaluator, names=sweep.names()[:4])
     soupcore.geometry(sweep, store)

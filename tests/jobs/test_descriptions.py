@@ -142,7 +142,7 @@ def test_stop_kills_the_processes_that_have_not_answered(tmp_path: Path, write: 
     descriptions.stop()
     with pytest.raises(TaskError, match="exit code -9"):
         descriptions.get(spec, PATIENCE)
-    with pytest.raises(TaskError, match="server stops"):
+    with pytest.raises(TaskError, match="server is stopping"):
         descriptions.get(write("# another version"), PATIENCE)
 
 
