@@ -57,6 +57,8 @@ st.html(
     "[data-testid=stBaseButton-primary]:enabled p, [data-testid=stBaseButton-primary]:enabled span,"
     "[data-testid=stBaseLinkButton-primary] p, [data-testid=stBaseLinkButton-primary] span"
     ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
+    # Dialogs are outside the element that has the colour scheme.
+    f"[role=dialog] {{ color-scheme: {st.context.theme.type or 'light'}; }}"
     ".st-key-jobs [data-testid=stBaseButton-tertiary] { min-height: 0; padding: 0; }"
     # Pills that have no room in a line would be cut off.
     "[data-testid=stButtonGroup] > div { flex-wrap: wrap; }"
